@@ -135,7 +135,7 @@ impl Graph {
 }
 
 /// Writes the edges where `TOWER_KERNELS_BENCH_GRAPHS` says, for `benches/peers/graph_files.py`.
-fn dump(name: &str, graph: &tower_kernels::kernels::graph::csr::CsrGraph) {
+pub(crate) fn dump(name: &str, graph: &tower_kernels::kernels::graph::csr::CsrGraph) {
     let Some(folder) = std::env::var_os("TOWER_KERNELS_BENCH_GRAPHS") else { return };
     let mut file = std::io::BufWriter::new(std::fs::File::create(std::path::Path::new(&folder).join(name)).unwrap());
     for node in 0..graph.num_nodes() as u32 {

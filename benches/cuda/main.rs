@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The second runs parts of it: `small`, `memory`, `catalogue`, `resident`, `workers`, `priority`,
-//! `graphs`, `operands`, `pagerank`, `devices`, `telemetry`, `batch`, `batch-cost`, `batch-pipeline`.
+//! `graphs`, `triangles`, `operands`, `pagerank`, `devices`, `telemetry`, `batch`, `batch-cost`, `batch-pipeline`.
 
 // The plain loop, and the kernels here, are promises about device code.
 #![allow(unsafe_code)]
@@ -24,6 +24,7 @@ mod priority;
 mod raw;
 mod resident;
 mod telemetry;
+mod triangles;
 mod workers;
 
 use std::time::{Duration, Instant};
@@ -78,6 +79,9 @@ fn main() {
     }
     if wanted("graphs") {
         graphs::run();
+    }
+    if wanted("triangles") {
+        triangles::run();
     }
     if wanted("operands") {
         operands::run();

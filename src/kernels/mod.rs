@@ -4,12 +4,19 @@
 //! |---|---|
 //! | `core/sort` | [`core::sort`] |
 //! | `core/top-k` | [`core::top_k`] |
+//! | `graph/adamic-adar`, `graph/adamic-adar-index` | [`graph::adamic_adar`] |
 //! | `graph/betweenness-centrality` | [`graph::betweenness_centrality`] |
+//! | `graph/clustering-coefficient` | [`graph::clustering_coefficient`] |
+//! | `graph/common-neighbors` | [`graph::common_neighbors`] |
+//! | `graph/cosine-similarity` | [`graph::cosine_similarity`] |
 //! | `graph/degree-centrality` | [`graph::degree_centrality`] |
 //! | `graph/degree-ratio` | [`graph::degree_ratio`] |
 //! | `graph/density`, `graph/graph-density` | [`graph::density`] |
+//! | `graph/jaccard-similarity` | [`graph::jaccard_similarity`] |
+//! | `graph/k-clique`, `graph/k-clique-detection` | [`graph::k_clique`] |
 //! | `graph/pagerank` | [`graph::pagerank`] |
 //! | `graph/star-topology` | [`graph::star_topology`] |
+//! | `graph/triangle-counting` | [`graph::triangle_counting`] |
 //! | `linalg/dot` | [`linalg::dot`] |
 //! | `linalg/saxpy` | [`linalg::saxpy`] |
 //! | `linalg/weighted-sum-product` | [`linalg::weighted_sum_product`] |
@@ -108,12 +115,19 @@ macro_rules! catalogue {
 catalogue! {
     "kernels-core": [core::sort::Sort, core::top_k::TopK],
     "kernels-graph": [
+        graph::adamic_adar::AdamicAdar,
         graph::betweenness_centrality::BetweennessCentrality,
+        graph::clustering_coefficient::ClusteringCoefficient,
+        graph::common_neighbors::CommonNeighbors,
+        graph::cosine_similarity::CosineSimilarity,
         graph::degree_centrality::DegreeCentrality,
         graph::degree_ratio::DegreeRatio,
         graph::density::Density,
+        graph::jaccard_similarity::JaccardSimilarity,
+        graph::k_clique::KClique,
         graph::pagerank::PageRank,
-        graph::star_topology::StarTopology
+        graph::star_topology::StarTopology,
+        graph::triangle_counting::TriangleCounting
     ],
     "kernels-linalg": [linalg::dot::Dot, linalg::saxpy::Saxpy, linalg::weighted_sum_product::WeightedSumProduct],
     "kernels-orderbook": [orderbook::matching::Matching],

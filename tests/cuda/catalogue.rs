@@ -7,10 +7,14 @@ use tower::{Service, ServiceExt};
 use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::kernels::authoring::Precision;
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
+use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
 use tower_kernels::kernels::graph::pagerank::{PageRankInput, PageRankOutput};
+use tower_kernels::kernels::graph::triangle_counting::{TriangleCountingInput, TriangleCountingOutput};
 use tower_kernels::kernels::linalg::saxpy::{SaxpyInput, SaxpyOutput};
 use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricingInput, OptionPricingOutput};
-use tower_kernels::service::{FloatArray, KernelError, KernelRequest, KernelResponse, KernelService, Payload};
+use tower_kernels::service::{
+    FloatArray, KernelError, KernelRequest, KernelResponse, KernelService, Payload, RunContext,
+};
 
 use crate::probe::{Bench, numbers};
 
@@ -21,6 +25,8 @@ crate::tests! {
     pagerank_agrees
     small_inputs_of_every_kernel_agree
     betweenness_stops_when_its_caller_leaves
+    triangles_are_the_same
+    counting_triangles_stops_at_the_deadline
     a_service_over_this_machine_runs_on_cuda
 }
 
@@ -252,6 +258,51 @@ fn small_inputs_of_every_kernel_agree() {
     for input in [deep, shallow] {
         let (cuda, cpu) = both.run::<BetweennessOutput>("graph/betweenness-centrality", &Payload::typed(input));
         assert!(cuda.scores.iter().zip(cpu.scores.iter()).all(|(a, b)| (a - b).abs() < 1e-12));
+    }
+    // Rows for a warp and rows for a block.
+    let edges = [clique(150), random_edges(2_000, 6_000, 9)].concat();
+    let input = Payload::typed(TriangleCountingInput::from_edges(2_000, edges));
+    let (cuda, cpu) = both.run::<TriangleCountingOutput>("graph/triangle-counting", &input);
+    assert!(cuda == cpu && cpu.total_triangles > 500_000);
+}
+
+fn clique(nodes: u32) -> Vec<[u32; 2]> {
+    (0..nodes).flat_map(|node| (0..node).map(move |other| [other, node])).collect()
+}
+
+fn triangles_are_the_same() {
+    let both = Both::new();
+    let star = (1..5_000).map(|node| [0, node]).collect();
+    // A grid with diagonals, of short rows.
+    let side = 500_u32;
+    let inner = (0..side * side).filter(|node| node % side + 1 < side && node / side + 1 < side);
+    let grid = inner.flat_map(|node| [[node, node + 1], [node, node + side], [node, node + side + 1]]).collect();
+    for (name, nodes, edges) in [
+        ("no edges", 100, Vec::new()),
+        ("one node", 1, Vec::new()),
+        ("star", 5_000, star),
+        ("grid", u64::from(side * side), grid),
+        ("random", 100_000, random_edges(100_000, 2_000_000, 10)),
+        ("rows that are longer than a set", 2_200, clique(2_200)),
+    ] {
+        let input = Payload::typed(TriangleCountingInput::from_edges(nodes, edges));
+        let (cuda, cpu) = both.run::<TriangleCountingOutput>("graph/triangle-counting", &input);
+        assert!(cuda == cpu, "{name}: {} and {} triangles", cuda.total_triangles, cpu.total_triangles);
+    }
+}
+
+fn counting_triangles_stops_at_the_deadline() {
+    let both = Both::new();
+    // Over 100 ms of work for the device.
+    let graph = CsrGraph::from_edges(6_000, &clique(6_000), Direction::Undirected).unwrap();
+    graph.oriented(&RunContext::detached()).unwrap();
+    let operand = both.cuda.registry.operands().put("clique", graph).unwrap();
+    let input = Payload::typed(TriangleCountingInput::from_operand(operand));
+    for timeout in [20, 50].map(Duration::from_millis) {
+        let request = KernelRequest::new("graph/triangle-counting", input.clone()).with_timeout(timeout);
+        let result = both.cuda.runtime.block_on(async { both.cuda.service().ready().await?.call(request).await });
+        assert!(matches!(result, Err(KernelError::DeadlineExceeded { .. })), "{:?}", result.err());
+        both.cuda.settle();
     }
 }
 

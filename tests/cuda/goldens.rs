@@ -12,6 +12,7 @@ use crate::support::core_goldens::{bits_at, bits_of_rows, sorts, top_ks};
 
 crate::tests! {
     betweenness_is_that_of_networkx
+    triangles_are_those_of_networkx
     pagerank_is_that_of_networkx
     option_prices_are_within_1e12_of_40_digits
     sorts_are_those_of_numpy
@@ -75,6 +76,29 @@ fn betweenness_is_that_of_networkx() {
                 let bound = 1e-9 * expected.abs() + 1e-14 * most;
                 assert!((score - expected).abs() <= bound, "{}, {form}, {node}: {score} {expected}", golden["name"]);
             }
+        }
+    }
+}
+
+fn triangles_are_those_of_networkx() {
+    let goldens: Vec<Value> = serde_json::from_str(include_str!("../goldens/neighborhoods.json")).unwrap();
+    assert!(goldens.len() >= 13);
+    let bench = bench();
+    for golden in &goldens {
+        let input = json!({"num_nodes": golden["num_nodes"], "edges": golden["edges"]});
+        let output = run(&bench, "graph/triangle-counting", &input);
+        assert_eq!(output["per_node_triangles"], golden["triangles"], "{}", golden["name"]);
+        let clustering = run(&bench, "graph/clustering-coefficient", &input);
+        for (values, expected) in [
+            (&output["clustering_coefficients"], &golden["clustering"]),
+            (&clustering["coefficients"], &golden["clustering"]),
+            (&json!([output["global_clustering_coefficient"]]), &json!([golden["transitivity"]])),
+            (&json!([clustering["average"]]), &json!([golden["average"]])),
+        ] {
+            let (values, expected) = (numbers(values), numbers(expected));
+            assert_eq!(values.len(), expected.len(), "{}", golden["name"]);
+            let is_near = |(value, expected): (&f64, &f64)| (value - expected).abs() <= 1e-13 * expected;
+            assert!(values.iter().zip(&expected).all(is_near), "{}: {values:?} {expected:?}", golden["name"]);
         }
     }
 }

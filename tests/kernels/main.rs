@@ -7,6 +7,7 @@ mod core;
 mod core_goldens;
 mod graph_input;
 mod graphs;
+mod neighborhoods;
 mod option_pricing;
 mod pricing_input;
 mod saxpy;

@@ -27,3 +27,25 @@ pub(super) fn neighbours(nodes: usize, edges: &[[u32; 2]], directed: bool) -> [V
     }
     [successors, predecessors]
 }
+
+/// Returns random edges among which there are triangles: [`random_edges`], a clique, and hubs whose neighbours know
+/// each other.
+pub(super) fn clustered_edges(nodes: usize, random: &mut Random) -> Vec<[u32; 2]> {
+    let mut edges = random_edges(nodes, random);
+    let clique = nodes.min(300) as u32 / 2;
+    edges.extend((0..clique).flat_map(|node| (0..node).map(move |other| [other, node])));
+    // Each node has an edge to one of a few hubs, and to the next node.
+    edges.extend((1..nodes as u32).flat_map(|node| [[node, node % 3], [node - 1, node]]));
+    edges
+}
+
+/// Returns how many pairs of each node's neighbours have an edge between them, looking up all pairs.
+pub(super) fn triangles(neighbours: &[Vec<usize>]) -> Vec<f64> {
+    let is_edge = |a: usize, b: usize| neighbours[a].binary_search(&b).is_ok();
+    let of_node = |neighbours: &Vec<usize>| {
+        let with_later =
+            |(index, &a): (usize, &usize)| neighbours[index + 1..].iter().filter(|&&b| is_edge(a, b)).count();
+        neighbours.iter().enumerate().map(with_later).sum::<usize>() as f64
+    };
+    neighbours.iter().map(of_node).collect()
+}

@@ -6,6 +6,7 @@ use rayon::prelude::*;
 
 use super::cancel_check::CancelCheck;
 use super::canonical::is_canonical;
+use super::oriented::OrientedGraph;
 use crate::service::{Buffer, InvalidInput, KernelError, RunContext};
 
 /// The most nodes that a [`CsrGraph`] may have.
@@ -37,6 +38,11 @@ pub struct Adjacency {
 }
 
 impl Adjacency {
+    /// Wraps arrays of this form.
+    pub(super) fn from_arrays(offsets: Vec<u32>, columns: Vec<u32>) -> Self {
+        Self { offsets: offsets.into(), columns: columns.into() }
+    }
+
     /// Where each node's neighbours start, `num_nodes + 1` values.
     pub fn row_offsets(&self) -> &[u32] {
         &self.offsets
@@ -149,10 +155,19 @@ impl Rows {
 ///
 /// Self-loops and parallel edges of the input are dropped; no shortest path uses the former, and unweighted shortest
 /// paths are counted by the nodes they pass, as networkx counts them.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct CsrGraph {
     successors: Adjacency,
     predecessors: Predecessors,
+    /// Made when a kernel needs it first, and kept.
+    oriented: OnceLock<OrientedGraph>,
+}
+
+impl PartialEq for CsrGraph {
+    /// All other forms follow from the successors.
+    fn eq(&self, other: &Self) -> bool {
+        self.successors == other.successors && self.direction() == other.direction()
+    }
 }
 
 /// The arcs the other way round.
@@ -164,14 +179,11 @@ enum Predecessors {
     Lazy(OnceLock<Adjacency>),
 }
 
-impl PartialEq for Predecessors {
-    /// Predecessors follow from the successors.
-    fn eq(&self, other: &Self) -> bool {
-        matches!(self, Self::Same) == matches!(other, Self::Same)
-    }
-}
-
 impl CsrGraph {
+    fn new(successors: Adjacency, predecessors: Predecessors) -> Self {
+        Self { successors, predecessors, oriented: OnceLock::new() }
+    }
+
     /// Builds a graph from a list of edges, in time and memory linear in nodes and edges.
     ///
     /// # Errors
@@ -315,7 +327,7 @@ impl CsrGraph {
             Direction::Directed => Predecessors::Lazy(OnceLock::new()),
             Direction::Undirected => Predecessors::Same,
         };
-        Ok(Self { successors, predecessors })
+        Ok(Self::new(successors, predecessors))
     }
 
     fn check_arcs(field: &str, num_edges: usize, direction: Direction) -> Result<(), InvalidInput> {
@@ -341,13 +353,13 @@ impl CsrGraph {
                 let predecessors: Adjacency =
                     Adjacency::from(Rows::sorted(num_nodes, edges, spend)?).transposed(spend)?.without_repeats().into();
                 let successors = predecessors.transposed(spend)?.into();
-                Ok(Self { successors, predecessors: Predecessors::Lazy(predecessors.into()) })
+                Ok(Self::new(successors, Predecessors::Lazy(predecessors.into())))
             }
             Direction::Undirected => {
                 let arcs = || edges().flat_map(|(from, to)| [(from, to), (to, from)]);
                 let rows = Adjacency::from(Rows::sorted(num_nodes, arcs, spend)?);
                 let successors = rows.transposed(spend)?.without_repeats().into();
-                Ok(Self { successors, predecessors: Predecessors::Same })
+                Ok(Self::new(successors, Predecessors::Same))
             }
         }
     }
@@ -411,6 +423,24 @@ impl CsrGraph {
             Predecessors::Same => None,
             Predecessors::Lazy(predecessors) => predecessors.get(),
         }
+    }
+
+    /// Returns the oriented form of the graph, which is made at the first call and kept.
+    ///
+    /// # Errors
+    /// Those of [`RunContext::check`].
+    pub fn oriented(&self, context: &RunContext<'_>) -> Result<&OrientedGraph, KernelError> {
+        if let Some(oriented) = self.oriented.get() {
+            return Ok(oriented);
+        }
+        let oriented = OrientedGraph::new(self, context)?;
+        // Another request may have made it meanwhile, which is the same.
+        Ok(self.oriented.get_or_init(|| oriented))
+    }
+
+    /// Returns the oriented form if it was made.
+    pub(super) fn made_oriented(&self) -> Option<&OrientedGraph> {
+        self.oriented.get()
     }
 }
 

@@ -4,7 +4,8 @@
 /// with their defaults.
 ///
 /// Derived are `Deserialize` and `JsonSchema`, `Default`, `graph_input`, and constructors from edges, CSR arrays and an
-/// operand. A field that a request leaves out has its default.
+/// operand. A field that a request leaves out has its default. `examples`, before the struct, replaces the examples of the
+/// schema, for kernels that need more than a graph.
 ///
 /// ```ignore
 /// graph_input! {
@@ -16,7 +17,17 @@
 /// }
 /// ```
 macro_rules! graph_input {
+    ($(#[$attribute:meta])* pub struct $($rest:tt)*) => {
+        $crate::kernels::graph::fields::graph_input! {
+            examples = [
+                { "num_nodes": 4, "edges": [[0, 1], [1, 2], [2, 3], [0, 3]] },
+                { "row_offsets": [0, 2, 4, 6, 8], "column_indices": [1, 3, 0, 2, 1, 3, 0, 2] },
+            ];
+            $(#[$attribute])* pub struct $($rest)*
+        }
+    };
     (
+        examples = $examples:tt;
         $(#[$attribute:meta])*
         pub struct $Input:ident {
             $($(#[$field_attribute:meta])* pub $field:ident: $type:ty = $default:expr,)*
@@ -25,10 +36,7 @@ macro_rules! graph_input {
         $(#[$attribute])*
         #[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
         #[serde(default, deny_unknown_fields)]
-        #[schemars(extend("examples" = [
-            { "num_nodes": 4, "edges": [[0, 1], [1, 2], [2, 3], [0, 3]] },
-            { "row_offsets": [0, 2, 4, 6, 8], "column_indices": [1, 3, 0, 2, 1, 3, 0, 2] },
-        ]))]
+        #[schemars(extend("examples" = $examples))]
         pub struct $Input {
             /// A graph that is an operand, or one as an object of the following fields up to `directed`.
             pub graph: Option<$crate::service::Operand<$crate::kernels::graph::csr::CsrGraph>>,

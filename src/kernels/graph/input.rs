@@ -190,6 +190,22 @@ impl<'a> GraphInput<'a> {
         }
     }
 
+    /// As [`validate`](Self::validate), and rejects directed graphs.
+    ///
+    /// # Errors
+    /// The first field that is wrong.
+    pub fn validate_undirected(&self) -> Result<usize, InvalidInput> {
+        if self.direction() == Direction::Directed {
+            let field = match self.operand {
+                Some(_) if self.is_stored() => "graph",
+                Some(_) => "graph.directed",
+                None => "directed",
+            };
+            return Err(InvalidInput::new(field, "a directed graph, and an undirected one is needed"));
+        }
+        self.validate()
+    }
+
     fn validate_fields(&self, form: Form<'_>) -> Result<usize, InvalidInput> {
         let num_nodes = match form {
             Form::Stored { .. } => unreachable!("a stored graph has no fields"),

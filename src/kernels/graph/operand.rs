@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::csr::{Adjacency, CsrGraph, Direction};
 use super::input::GraphInput;
+use super::oriented::OrientedGraph;
 use crate::service::{
     Buffer, DType, InvalidInput, KernelError, OperandArray, OperandValue, RunContext, Tensor, Tensors,
 };
@@ -74,13 +75,15 @@ impl OperandValue for CsrGraph {
         json!({ "nodes": self.num_nodes(), "edges": edges, "directed": directed })
     }
 
-    /// Counts the predecessors of a directed graph before they are made.
+    /// Counts the predecessors of a directed graph and the oriented form before they are made.
     fn bytes(&self) -> u64 {
         let successors = size_of_val(self.successors().row_offsets()) + size_of_val(self.successors().column_indices());
-        match self.direction() {
-            Direction::Directed => 2 * successors as u64,
-            Direction::Undirected => successors as u64,
-        }
+        let (nodes, arcs) = (self.num_nodes() as u64, self.num_arcs() as u64);
+        let directions = match self.direction() {
+            Direction::Directed => 2,
+            Direction::Undirected => 1,
+        };
+        directions * successors as u64 + OrientedGraph::bytes(nodes, arcs, self.direction())
     }
 
     /// Returns the successors as CSR arrays, which [`from_document`](Self::from_document) shares as they are.
@@ -99,10 +102,15 @@ impl OperandValue for CsrGraph {
         tensors
     }
 
+    /// Arrays of forms that are made later come last, in the order in which they are made: a directed graph has predecessors
+    /// before it has an oriented form.
     fn arrays(&self) -> Vec<OperandArray<'_>> {
         let mut arrays = adjacency(["row_offsets", "column_indices"], self.successors());
         if let Some(predecessors) = self.made_predecessors() {
             arrays.extend(adjacency(["predecessor_row_offsets", "predecessor_column_indices"], predecessors));
+        }
+        if let Some(oriented) = self.made_oriented() {
+            arrays.extend(adjacency(["oriented_row_offsets", "oriented_column_indices"], oriented.arcs()));
         }
         arrays
     }

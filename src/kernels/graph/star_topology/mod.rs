@@ -12,21 +12,23 @@
 //! Watts and Strogatz, *Collective dynamics of 'small-world' networks* (1998), which is `clustering` of networkx 3.6. Edges
 //! count without direction, and self-loops and repeats not at all.
 //!
-//! Edges between spokes are triangles, which [`triangles`] counts in time O(m^1.5) for m edges. There is no CUDA code.
+//! Edges between spokes are triangles, which are counted as by [`graph/triangle-counting`](super::triangle_counting) in time
+//! O(m^1.5) for m edges.
 //!
 //! # Errors
 //! An invalid graph, or `min_degree` below 2; the error names the field.
 
 mod cases;
-pub mod triangles;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use self::triangles::{OrientedGraph, memory};
-use super::csr::Direction;
 use super::degree::map_nodes;
 use super::fields::graph_input;
+use super::oriented::OrientedGraph;
+use super::triangles;
+#[cfg(feature = "cuda")]
+use crate::service::LaunchContext;
 use crate::service::{Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
 
 /// The kernel.
@@ -58,8 +60,8 @@ impl Kernel for StarTopology {
 
     fn info(&self) -> KernelInfo {
         let description = "Score of each node as the hub of a star: 1 where its neighbours have no edges between them, 0 \
-                           where all of them are connected. Has CPU code only.";
-        KernelInfo::new("graph/star-topology", "1.0.0", description).pure()
+                           where all of them are connected.";
+        KernelInfo::new("graph/star-topology", "1.0.0", description).cuda().pure()
     }
 
     fn validate(&self, input: &StarTopologyInput) -> Result<(), InvalidInput> {
@@ -71,36 +73,56 @@ impl Kernel for StarTopology {
     }
 
     fn cost(&self, input: &StarTopologyInput) -> Cost {
-        let (nodes, arcs) = input.graph_input().claimed_size();
-        let bytes = input.graph_input().load_bytes().saturating_add(nodes.saturating_add(arcs).saturating_mul(16));
-        // The bound is seldom reached: a mean degree of d takes about m * d steps.
-        let mean_degree = arcs / nodes.max(1) + 1;
-        Cost { bytes, operations: arcs.saturating_mul(mean_degree).saturating_add(nodes), device_memory: 0 }
+        triangles::cost(&input.graph_input())
     }
 
     fn footprint(&self, input: &StarTopologyInput) -> Option<Footprint> {
         let graph = input.graph_input();
-        let (nodes, arcs) = graph.claimed_size();
+        let (nodes, _) = graph.claimed_size();
         let output = Footprint::of_array::<[u64; 2]>(nodes).saturating_add(Footprint::of_array::<u32>(nodes));
-        let is_directed = graph.direction() == Direction::Directed;
-        Some(Footprint { output, scratch: graph.load_memory().saturating_add(memory(nodes, arcs, is_directed)) })
+        Some(Footprint { output, scratch: triangles::scratch(&graph) })
     }
 
     fn run_cpu(&self, input: &StarTopologyInput, context: &RunContext<'_>) -> Result<StarTopologyOutput, KernelError> {
         let graph = input.graph_input().load_in(context)?;
-        graph.make_predecessors(context)?;
-        let oriented = OrientedGraph::new(&graph, context)?;
-        let edges = oriented.triangles(context)?;
-        let spokes = oriented.into_degrees();
-        let score = |node: u32| {
-            let (count, edges) = (spokes[node as usize], edges[node as usize]);
-            if count < input.min_degree {
-                return 0.0;
-            }
-            let pairs = u64::from(count) * u64::from(count - 1) / 2;
-            1.0 - edges as f64 / pairs as f64
-        };
-        let scores = map_nodes(graph.num_nodes(), context, score)?;
-        Ok(StarTopologyOutput { scores: scores.into(), spoke_counts: spokes.into(), inter_spoke_edges: edges.into() })
+        let oriented = graph.oriented(context)?;
+        output(input, oriented, triangles::count(oriented, context)?.into(), context)
     }
+
+    #[cfg(feature = "cuda")]
+    fn modules(&self) -> Vec<&'static crate::cuda::Module> {
+        vec![&triangles::cuda::MODULE]
+    }
+
+    #[cfg(feature = "cuda")]
+    fn run_cuda(
+        &self,
+        input: &StarTopologyInput,
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<StarTopologyOutput, KernelError> {
+        let graph = input.graph_input().load_in(cuda.context())?;
+        let oriented = graph.oriented(cuda.context())?;
+        let edges = triangles::cuda::count(oriented, cuda)?;
+        output(input, oriented, edges, cuda.context())
+    }
+}
+
+/// Returns the output that follows from the triangles of each node.
+fn output(
+    input: &StarTopologyInput,
+    graph: &OrientedGraph,
+    inter_spoke_edges: Buffer<u64>,
+    context: &RunContext<'_>,
+) -> Result<StarTopologyOutput, KernelError> {
+    let (spokes, edges) = (&graph.degrees()[..], &inter_spoke_edges[..]);
+    let score = |node: u32| {
+        let (count, edges) = (spokes[node as usize], edges[node as usize]);
+        if count < input.min_degree {
+            return 0.0;
+        }
+        let pairs = u64::from(count) * u64::from(count - 1) / 2;
+        1.0 - edges as f64 / pairs as f64
+    };
+    let scores = map_nodes(graph.num_nodes(), context, score)?;
+    Ok(StarTopologyOutput { scores: scores.into(), spoke_counts: graph.degrees().clone(), inter_spoke_edges })
 }

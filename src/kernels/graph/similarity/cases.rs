@@ -1,0 +1,91 @@
+//! The test's inputs, and scores from sets of neighbours as the reference.
+
+use super::{MAX_TOP_K, Measure};
+use crate::kernels::authoring::{Expected, Random};
+use crate::kernels::graph::cases::neighbours;
+
+/// Implements [`Cases`](crate::kernels::authoring::Cases) for a kernel on the similarity of nodes.
+macro_rules! similarity_cases {
+    ($Kernel:ident, $Input:ident, $measure:ident) => {
+        impl $crate::kernels::authoring::Cases for $Kernel {
+            /// The reference takes too long for large graphs.
+            fn case(&self, nodes: usize, random: &mut $crate::kernels::authoring::Random) -> Option<$Input> {
+                if nodes > 5_000 {
+                    return None;
+                }
+                let edges = $crate::kernels::graph::cases::clustered_edges(nodes, random);
+                let (pairs, of_nodes, top_k) = $crate::kernels::graph::similarity::cases::wanted(nodes, random);
+                Some($Input { pairs, nodes: of_nodes, top_k, ..$Input::from_edges(nodes as u64, edges) })
+            }
+
+            fn share(&self, _: &mut $Input, _: &$Input) {}
+
+            fn put_nan(&self, _: &mut $Input, _: usize) {}
+
+            fn reference(&self, input: &$Input) -> Vec<$crate::kernels::authoring::Expected> {
+                let measure = $crate::kernels::graph::similarity::Measure::$measure;
+                let edges = input.edges.as_deref().expect("the cases have edges");
+                let num_nodes = input.num_nodes.expect("the cases have nodes") as usize;
+                let wanted = (input.pairs.as_deref(), input.nodes.as_deref(), input.top_k);
+                $crate::kernels::graph::similarity::cases::reference(measure, num_nodes, edges, wanted)
+            }
+
+            fn values(&self, output: &Self::Output) -> Vec<Vec<f64>> {
+                vec![output.scores.to_vec(), output.similar_nodes.iter().map(|&node| node.into()).collect()]
+            }
+        }
+    };
+}
+
+pub(in crate::kernels::graph) use similarity_cases;
+
+type Wanted = (Option<Vec<[u32; 2]>>, Option<crate::service::Buffer<u32>>, u32);
+
+/// Returns random pairs, or random nodes and a number of similar ones.
+pub(in crate::kernels::graph) fn wanted(nodes: usize, random: &mut Random) -> Wanted {
+    let mut node = || random.below(nodes as u64) as u32;
+    if nodes < 2 || node().is_multiple_of(2) {
+        let pairs = (0..nodes.min(200)).map(|_| [node(), node()]).filter(|[a, b]| a != b).collect();
+        return (Some(pairs), None, 10);
+    }
+    let of_nodes: Vec<u32> = (0..nodes.min(40)).map(|_| node()).collect();
+    let top_k = 1 + node() % MAX_TOP_K;
+    (None, Some(of_nodes.into()), top_k)
+}
+
+pub(in crate::kernels::graph) fn reference(
+    measure: Measure,
+    num_nodes: usize,
+    edges: &[[u32; 2]],
+    (pairs, nodes, top_k): (Option<&[[u32; 2]]>, Option<&[u32]>, u32),
+) -> Vec<Expected> {
+    let [neighbours, _] = neighbours(num_nodes, edges, false);
+    let score = |a: usize, b: usize| {
+        let common: Vec<usize> =
+            neighbours[a].iter().copied().filter(|node| neighbours[b].binary_search(node).is_ok()).collect();
+        let (count, degrees) = (common.len() as f64, [a, b].map(|node| neighbours[node].len() as f64));
+        match measure {
+            Measure::CommonNeighbors => count,
+            Measure::AdamicAdar => common.iter().map(|&node| 1.0 / (neighbours[node].len() as f64).ln()).sum(),
+            _ if common.is_empty() => 0.0,
+            Measure::Jaccard => count / (degrees[0] + degrees[1] - count),
+            Measure::Cosine => count / (degrees[0] * degrees[1]).sqrt(),
+        }
+    };
+    let mut best = Vec::new();
+    for &[a, b] in pairs.unwrap_or_default() {
+        best.push((score(a as usize, b as usize), None));
+    }
+    for &node in nodes.unwrap_or_default() {
+        let others = (0..num_nodes).filter(|&other| other != node as usize);
+        let mut scores: Vec<_> = others.map(|other| (score(node as usize, other), Some(other as f64))).collect();
+        // A stable sort keeps the order of the nodes.
+        scores.sort_by(|a, b| b.0.total_cmp(&a.0));
+        scores.truncate(top_k as usize);
+        best.extend(scores);
+    }
+    // The same sums in the same order, so that ties are the same.
+    let values = best.iter().map(|&(score, _)| (score, 0.0)).collect();
+    let similar_nodes = best.iter().filter_map(|&(_, node)| Some((node?, 0.0))).collect();
+    vec![Expected { name: "scores", values }, Expected { name: "similar_nodes", values: similar_nodes }]
+}
