@@ -47,6 +47,7 @@ pub mod device;
 pub mod graph;
 #[cfg(feature = "kernels-linalg")]
 pub mod linalg;
+pub mod ordered_bits;
 #[cfg(feature = "kernels-orderbook")]
 pub mod orderbook;
 #[cfg(feature = "kernels-risk")]
