@@ -47,9 +47,9 @@ pub mod device;
 pub mod graph;
 #[cfg(feature = "kernels-linalg")]
 pub mod linalg;
-pub mod ordered_bits;
 #[cfg(feature = "kernels-orderbook")]
 pub mod orderbook;
+pub mod ordered_bits;
 #[cfg(feature = "kernels-risk")]
 pub mod risk;
 #[cfg(feature = "kernels-stats")]

@@ -174,7 +174,11 @@ fn uploads_are_checked_in_full_and_a_bad_one_leaves_the_old_version() {
     let graph = put("graph", r#"{"num_nodes": 3, "edges": [[0, 1], [1, 2], [2, 2], [1, 0]]}"#).unwrap();
     assert_eq!(graph.info().summary, json!({"nodes": 3, "edges": 2, "directed": false}));
     let oriented = 4 * (3 + 4 + 2);
-    assert_eq!(graph.bytes(), 4 * (4 + 4) + oriented, "the CSR arrays, and the degrees and arrays of the oriented form");
+    assert_eq!(
+        graph.bytes(),
+        4 * (4 + 4) + oriented,
+        "the CSR arrays, and the degrees and arrays of the oriented form"
+    );
     for (kind, json, field) in [
         ("graph", r#"{"num_nodes": 3, "edges": [[0, 3]]}"#, "edges[0][1]"),
         ("graph", r#"{"num_nodes": 3, "edges": [[0, 1]"#, "edges"),

@@ -127,7 +127,8 @@ mod tests {
             let body = BodyMemory::of_request(&request);
             let data: Vec<u8> = (0..100 + bytes).map(|at| (at % 251) as u8).collect();
             let mut copy = BackgroundCopy::new(sections(bytes), &body);
-            let (mut rest, mut lengths) = (&data[..], [5, LARGE_FRAME as usize, 400 << 10, 3 << 20, 100].into_iter().cycle());
+            let (mut rest, mut lengths) =
+                (&data[..], [5, LARGE_FRAME as usize, 400 << 10, 3 << 20, 100].into_iter().cycle());
             while !rest.is_empty() {
                 let (frame, after) = rest.split_at(lengths.next().unwrap().min(rest.len()));
                 request.grow(frame.len() as u64).unwrap();
