@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use tower_kernels::kernels::core::sort::SortInput;
+use tower_kernels::kernels::core::top_k::TopKInput;
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
 use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricingInput};
 use tower_kernels::service::{Buffer, Element, FloatArray, Payload};
@@ -26,6 +28,7 @@ impl Random {
 }
 
 pub(crate) fn run() {
+    core_rows();
     pricing_rows();
     phases();
 
@@ -46,6 +49,22 @@ pub(crate) fn run() {
             check(&input);
         }
     }
+}
+
+/// Sorts and a selection, with the numbers in the request. `benches/peers/core_peers.py` times them on the device alone.
+fn core_rows() {
+    println!("\nsorting through the service            p50, ms   bytes over the bus / time");
+    let mut random = Random::new(5);
+    let words: Vec<u32> = (0..16 << 20).map(|_| random.below(u64::from(u32::MAX)) as u32).collect();
+    for (name, return_indices, bytes) in [("alone", false, 8), ("with indices", true, 12)] {
+        let input = SortInput { values: words.clone().into(), descending: false, return_indices };
+        let time = median(&mut service(|_| {}), "core/sort", &Payload::typed(input), 7);
+        print(&format!("sort, 16M u32, {name}"), time, Some((words.len() * bytes) as f64));
+    }
+    let bytes = (4 * words.len()) as f64;
+    let input = TopKInput { values: words.into(), rows: 1, k: 100, largest: true };
+    let time = median(&mut service(|_| {}), "core/top-k", &Payload::typed(input), 7);
+    print("top 100 of 16M u32", time, Some(bytes));
 }
 
 /// Option pricing from ordinary memory and from pinned.
