@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The second runs parts of it: `small`, `memory`, `catalogue`, `resident`, `workers`, `priority`,
-//! `graphs`, `operands`, `devices`, `telemetry`, `batch`, `batch-cost`, `batch-pipeline`.
+//! `graphs`, `operands`, `pagerank`, `devices`, `telemetry`, `batch`, `batch-cost`, `batch-pipeline`.
 
 // The plain loop, and the kernels here, are promises about device code.
 #![allow(unsafe_code)]
@@ -19,6 +19,7 @@ mod graphs;
 mod hold;
 mod kernels;
 mod operands;
+mod pagerank;
 mod priority;
 mod raw;
 mod resident;
@@ -80,6 +81,9 @@ fn main() {
     }
     if wanted("operands") {
         operands::run();
+    }
+    if wanted("pagerank") {
+        pagerank::run();
     }
     if wanted("devices") {
         devices::run();

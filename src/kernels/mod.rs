@@ -3,10 +3,15 @@
 //! | id | module |
 //! |---|---|
 //! | `graph/betweenness-centrality` | [`graph::betweenness_centrality`] |
+//! | `graph/degree-centrality` | [`graph::degree_centrality`] |
+//! | `graph/degree-ratio` | [`graph::degree_ratio`] |
+//! | `graph/density`, `graph/graph-density` | [`graph::density`] |
+//! | `graph/pagerank` | [`graph::pagerank`] |
+//! | `graph/star-topology` | [`graph::star_topology`] |
 //! | `linalg/dot` | [`linalg::dot`] |
 //! | `linalg/saxpy` | [`linalg::saxpy`] |
 //! | `linalg/weighted-sum-product` | [`linalg::weighted_sum_product`] |
-//! | `orderbook/matching` (ring) | [`orderbook::matching`] |
+//! | `orderbook/matching`, `orderbook/matching-engine` (ring) | [`orderbook::matching`] |
 //! | `risk/option-pricing` | [`risk::option_pricing`] |
 //! | `stats/moments` | [`stats::moments`] |
 
@@ -81,7 +86,14 @@ macro_rules! catalogue {
 }
 
 catalogue! {
-    "kernels-graph": [graph::betweenness_centrality::BetweennessCentrality],
+    "kernels-graph": [
+        graph::betweenness_centrality::BetweennessCentrality,
+        graph::degree_centrality::DegreeCentrality,
+        graph::degree_ratio::DegreeRatio,
+        graph::density::Density,
+        graph::pagerank::PageRank,
+        graph::star_topology::StarTopology
+    ],
     "kernels-linalg": [linalg::dot::Dot, linalg::saxpy::Saxpy, linalg::weighted_sum_product::WeightedSumProduct],
     "kernels-orderbook": [orderbook::matching::Matching],
     "kernels-risk": [risk::option_pricing::OptionPricing],
@@ -115,6 +127,16 @@ mod tests {
                 [path, star]
                     .map(|edges| format!(r#"{{"num_nodes": 5000, "samples": 16, "edges": [{edges}]}}"#))
                     .to_vec()
+            }
+            "graph/pagerank" => {
+                let star = list(|node| format!("[{node},0]"));
+                ["", r#", "seed_nodes": [0, 1, 4999]"#]
+                    .map(|seeds| format!(r#"{{"num_nodes": 5000, "edges": [{star}]{seeds}}}"#))
+                    .to_vec()
+            }
+            "graph/degree-centrality" | "graph/degree-ratio" | "graph/star-topology" => {
+                let chain = list(|node| format!("[{node},{}]", (node + 1) % 5000));
+                vec![format!(r#"{{"num_nodes": 5000, "directed": true, "edges": [{chain}]}}"#)]
             }
             _ => Vec::new(),
         }

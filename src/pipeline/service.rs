@@ -134,6 +134,7 @@ impl<S: KernelHandler> Service<KernelRequest> for Pipeline<S> {
     #[inline]
     fn call(&mut self, mut request: KernelRequest) -> Self::Future {
         self.shared.tenants.assign(&mut request);
+        request.resolve_alias(&self.shared.layer.registry);
         // Before the cache, whose keys have the versions of operands.
         request.resolve_operands(self.shared.layer.registry.operands());
         PipelineFuture { inner: self.stack.call(request) }

@@ -85,6 +85,12 @@ impl KernelRegistry {
         self.kernels.load().get(name).cloned()
     }
 
+    /// Returns the id of the kernel with this alias; `None` if the name is an id itself, or unknown.
+    pub(crate) fn id_of_alias(&self, name: &str) -> Option<Cow<'static, str>> {
+        let kernels = self.kernels.load();
+        kernels.get(name).map(|kernel| &kernel.info().id).filter(|id| **id != name).cloned()
+    }
+
     /// Returns all kernels, sorted by id.
     pub fn list(&self) -> Vec<RegisteredKernel> {
         self.kernels.load().sorted().to_vec()

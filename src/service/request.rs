@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::{HostReservation, OperandVersion, Operands, Payload, PayloadError, RequestOperands};
+use super::{HostReservation, KernelRegistry, OperandVersion, Operands, Payload, PayloadError, RequestOperands};
 use crate::request::Scheduling;
 use crate::request::metadata::RequestMetadata;
 use crate::request::{Execution, Priority, RequestContext, ResponseContext, Share, TraceContext};
@@ -65,6 +65,26 @@ impl KernelRequest {
             extensions: http::Extensions::new(),
             scheduling: Scheduling::default(),
             is_without_operands: false,
+        }
+    }
+
+    /// Replaces an alias of a kernel of `registry` with the kernel's id.
+    ///
+    /// Layers keep metrics, circuits and other state by [operation](RequestContext::operation). Servers and
+    /// [pipelines](crate::pipeline) resolve aliases before their layers, so that all names of a kernel share that state.
+    ///
+    /// ```
+    /// use tower_kernels::service::{KernelRegistry, KernelRequest, Payload};
+    ///
+    /// let registry = KernelRegistry::new();
+    /// tower_kernels::kernels::register_all(&registry).unwrap();
+    /// let mut request = KernelRequest::new("orderbook/matching-engine", Payload::json("{}"));
+    /// request.resolve_alias(&registry);
+    /// assert_eq!(request.kernel_id, "orderbook/matching");
+    /// ```
+    pub fn resolve_alias(&mut self, registry: &KernelRegistry) {
+        if let Some(id) = registry.id_of_alias(&self.kernel_id) {
+            self.kernel_id = id;
         }
     }
 

@@ -7,6 +7,7 @@ use tower::{Service, ServiceExt};
 use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::kernels::authoring::Precision;
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
+use tower_kernels::kernels::graph::pagerank::{PageRankInput, PageRankOutput};
 use tower_kernels::kernels::linalg::saxpy::{SaxpyInput, SaxpyOutput};
 use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricingInput, OptionPricingOutput};
 use tower_kernels::service::{FloatArray, KernelError, KernelRequest, KernelResponse, KernelService, Payload};
@@ -17,6 +18,7 @@ crate::tests! {
     saxpy_is_the_same_bit_for_bit
     option_prices_agree
     betweenness_agrees
+    pagerank_agrees
     small_inputs_of_every_kernel_agree
     betweenness_stops_when_its_caller_leaves
     a_service_over_this_machine_runs_on_cuda
@@ -181,6 +183,51 @@ fn betweenness_agrees() {
     }
 }
 
+fn pagerank_agrees() {
+    let both = Both::new();
+    let chain: Vec<[u32; 2]> = (1..5000).map(|node| [node - 1, node]).collect();
+    let inward: Vec<[u32; 2]> = (1..70_000).map(|node| [node, 0]).collect();
+    let outward: Vec<[u32; 2]> = (1..70_000).map(|node| [0, node]).collect();
+    // Rows that begin and end at the bounds of chunks, and rows without arcs before, between and after them.
+    let blocks: Vec<[u32; 2]> = (0..20).flat_map(|row| (0..256).map(move |from| [from, 300 + 7 * row])).collect();
+    let mut hubs = random_edges(50_000, 400_000, 11);
+    hubs.extend((0..50_000).step_by(3).flat_map(|node| [[node, 17], [node, 49_999]]));
+    let cases = [
+        ("one node", 1, vec![]),
+        ("no edges", 3000, vec![]),
+        ("one arc", 2, vec![[0, 1]]),
+        ("chain", 5000, chain),
+        ("star inward", 70_000, inward),
+        ("star outward", 70_000, outward),
+        ("blocks", 700, blocks),
+        ("random", 20_000, random_edges(20_000, 100_000, 9)),
+        ("sparse", 100_000, random_edges(100_000, 30_000, 10)),
+        ("hubs", 50_000, hubs),
+    ];
+    for (name, nodes, edges) in cases {
+        for directed in [true, false] {
+            let last = nodes as u32 - 1;
+            let plain = PageRankInput { directed, ..PageRankInput::from_edges(nodes, edges.clone()) };
+            let weights = |modulus: u64| (0..nodes).map(|node| (1 + node % modulus) as f64).collect::<Vec<_>>().into();
+            let options = [
+                plain.clone(),
+                PageRankInput { tolerance: 0.0, max_iterations: 7, damping: 0.5, ..plain.clone() },
+                // Odd and even numbers of vectors, and more than go through the graph together.
+                PageRankInput { seed_nodes: Some([last, 0].repeat(10)[..19].to_vec().into()), ..plain.clone() },
+                PageRankInput { personalization: Some([3, 1, 7, 2].map(weights).to_vec()), ..plain },
+            ];
+            for input in options {
+                let (cuda, cpu) = both.run::<PageRankOutput>("graph/pagerank", &Payload::typed(input));
+                assert_eq!((&cuda.iterations, cuda.converged), (&cpu.iterations, cpu.converged), "{name}");
+                assert_eq!(cuda.scores.len(), cpu.scores.len(), "{name}");
+                for (index, (a, b)) in cuda.scores.iter().zip(cpu.scores.iter()).enumerate() {
+                    assert!((a - b).abs() <= 1e-12 * b.abs() + 1e-17, "{name}, score {index}: {a} and {b}");
+                }
+            }
+        }
+    }
+}
+
 /// Few enough to run under `compute-sanitizer --tool racecheck`, and through every entry: shallow and deep, wide and
 /// narrow, in single precision and double.
 fn small_inputs_of_every_kernel_agree() {
@@ -192,6 +239,11 @@ fn small_inputs_of_every_kernel_agree() {
     for input in [contracts(1000, |value| value), contracts(1000, |value| value as f32)] {
         let (cuda, cpu) = both.run::<OptionPricingOutput>("risk/option-pricing", &Payload::typed(input));
         assert!(near(&cuda.price, &cpu.price));
+    }
+    for seed_nodes in [None, Some(vec![1, 2, 3].into()), Some(vec![5, 6].into())] {
+        let input = PageRankInput { seed_nodes, ..PageRankInput::from_edges(400, random_edges(400, 6_000, 12)) };
+        let (cuda, cpu) = both.run::<PageRankOutput>("graph/pagerank", &Payload::typed(input));
+        assert!(cuda.scores.iter().zip(cpu.scores.iter()).all(|(a, b)| (a - b).abs() < 1e-15));
     }
     let path: Vec<[u32; 2]> = (1..600).map(|node| [node - 1, node]).collect();
     let mut deep = BetweennessInput::from_edges(600, path);

@@ -8,6 +8,7 @@ use crate::probe::Bench;
 
 crate::tests! {
     betweenness_is_that_of_networkx
+    pagerank_is_that_of_networkx
     option_prices_are_within_1e12_of_40_digits
 }
 
@@ -52,6 +53,35 @@ fn betweenness_is_that_of_networkx() {
             for (node, (score, expected)) in scores.iter().zip(&expected).enumerate() {
                 let bound = 1e-9 * expected.abs() + 1e-14 * most;
                 assert!((score - expected).abs() <= bound, "{}, {form}, {node}: {score} {expected}", golden["name"]);
+            }
+        }
+    }
+}
+
+fn pagerank_is_that_of_networkx() {
+    let goldens: Vec<Value> = serde_json::from_str(include_str!("../goldens/graphs.json")).unwrap();
+    assert!(goldens.len() >= 15);
+    let bench = bench();
+    for golden in &goldens {
+        for run_by_networkx in golden["pagerank"].as_array().unwrap() {
+            let options = &run_by_networkx["options"];
+            let mut input = json!({
+                "num_nodes": golden["num_nodes"], "edges": golden["edges"], "directed": golden["directed"],
+                "damping": options["damping"], "max_iterations": options["max_iterations"],
+                "tolerance": options["tolerance"],
+            });
+            if let Some(weights) = options.get("weights") {
+                input["personalization"] = json!([weights]);
+            }
+            let output = run(&bench, "graph/pagerank", &input);
+            assert_eq!(output["converged"], !run_by_networkx["scores"].is_null(), "{}", golden["name"]);
+            if run_by_networkx["scores"].is_null() {
+                continue;
+            }
+            let (scores, expected) = (numbers(&output["scores"]), numbers(&run_by_networkx["scores"]));
+            assert_eq!(scores.len(), expected.len());
+            for (node, (score, expected)) in scores.iter().zip(&expected).enumerate() {
+                assert!((score - expected).abs() < 1e-12, "{}, {node}: {score} {expected}", golden["name"]);
             }
         }
     }

@@ -3,6 +3,7 @@
 mod batched;
 mod betweenness;
 mod graph_input;
+mod graphs;
 mod option_pricing;
 mod pricing_input;
 mod saxpy;

@@ -58,6 +58,11 @@ fn the_catalogue_is_complete_and_described() {
     let ids: Vec<String> = registry.list().iter().map(|kernel| kernel.info().id.to_string()).collect();
     let expected = [
         "graph/betweenness-centrality",
+        "graph/degree-centrality",
+        "graph/degree-ratio",
+        "graph/density",
+        "graph/pagerank",
+        "graph/star-topology",
         "linalg/dot",
         "linalg/saxpy",
         "linalg/weighted-sum-product",

@@ -1,4 +1,7 @@
-use tower_kernels::service::{Cost, KernelRegistry, RegisterError};
+use serde_json::Value;
+use tower_kernels::service::{
+    Cost, InvalidInput, Kernel, KernelInfo, KernelRegistry, KernelRequest, Payload, RegisterError,
+};
 
 use crate::kernels::{Panics, Sum};
 
@@ -23,6 +26,58 @@ fn a_taken_name_is_refused_and_changes_nothing() {
     let again = registry.register(Sum { cost: Cost::default() });
     assert_eq!(again, Err(RegisterError::Taken { name: "test/sum".into() }));
     assert_eq!(registry.len(), 1);
+}
+
+/// A kernel with these names, the first of which is the id.
+struct Named(&'static [&'static str]);
+
+impl Kernel for Named {
+    type Input = Value;
+    type Output = Value;
+
+    fn info(&self) -> KernelInfo {
+        let info = KernelInfo::new(self.0[0], "1.0.0", "Has names.");
+        self.0[1..].iter().fold(info, |info, alias| info.alias(*alias))
+    }
+
+    fn validate(&self, _: &Value) -> Result<(), InvalidInput> {
+        Ok(())
+    }
+
+    fn cost(&self, _: &Value) -> Cost {
+        Cost::default()
+    }
+}
+
+#[test]
+fn an_alias_must_differ_from_all_ids_and_aliases() {
+    let registry = KernelRegistry::new();
+    registry.register(Named(&["a/one", "a/uno", "a/eins"])).unwrap();
+    for (names, taken) in [
+        (&["a/uno"][..], "a/uno"),
+        (&["a/two", "a/one"], "a/one"),
+        (&["a/two", "a/due", "a/eins"], "a/eins"),
+        (&["a/two", "a/two"], "a/two"),
+        (&["a/two", "a/due", "a/due"], "a/due"),
+    ] {
+        assert_eq!(registry.register(Named(names)), Err(RegisterError::Taken { name: taken.into() }), "{names:?}");
+    }
+    let invalid = registry.register(Named(&["a/two", "A Two"]));
+    assert_eq!(invalid, Err(RegisterError::Name { name: "A Two".into() }));
+    assert!(registry.len() == 1 && ["a/two", "a/due", "A Two"].iter().all(|name| registry.get(name).is_none()));
+    registry.register(Named(&["a/two", "a/due"])).unwrap();
+    assert_eq!(registry.get("a/due").unwrap().info().id, "a/two");
+}
+
+#[test]
+fn a_request_by_an_alias_becomes_one_by_id() {
+    let registry = KernelRegistry::new();
+    registry.register(Named(&["a/one", "a/uno"])).unwrap();
+    for (name, id) in [("a/uno", "a/one"), ("a/one", "a/one"), ("a/none", "a/none")] {
+        let mut request = KernelRequest::new(name, Payload::json("1"));
+        request.resolve_alias(&registry);
+        assert_eq!(request.kernel_id, id);
+    }
 }
 
 #[test]

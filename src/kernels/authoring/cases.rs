@@ -6,6 +6,8 @@ use std::sync::Arc;
 use super::cases_cuda;
 #[cfg(feature = "cuda")]
 use crate::backends::cuda::CudaBackend;
+#[cfg(feature = "cuda")]
+use crate::service::BackendKind;
 use crate::service::{Kernel, KernelError, RunContext};
 
 /// The sizes that kernels are tested at: around a warp and a block, and a large one with a remainder.
@@ -101,12 +103,15 @@ pub fn check_cpu<K: Cases>(kernel: &K) -> Result<(), String> {
     .map_err(|error| format!("{} on the CPU: {error}", kernel.info().id))
 }
 
-/// Tests a kernel's CUDA code as [`check_cpu`] does, and that it agrees with the CPU code.
+/// Tests a kernel's CUDA code, if it has any, as [`check_cpu`] does, and that it agrees with the CPU code.
 ///
 /// # Errors
 /// The first value that is wrong, in words.
 #[cfg(feature = "cuda")]
 pub fn check_cuda<K: Cases + Clone>(kernel: &K, backend: &CudaBackend) -> Result<(), String> {
+    if !kernel.info().supports(BackendKind::Cuda) {
+        return Ok(());
+    }
     let shared = Arc::new(kernel.clone());
     check(kernel, &|inputs| cases_cuda::run(&shared, inputs, backend))
         .map_err(|error| format!("{} on CUDA: {error}", kernel.info().id))

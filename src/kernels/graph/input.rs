@@ -1,6 +1,7 @@
 //! [`GraphInput`]: the graph in a kernel's input, as an edge list or as CSR arrays.
 //!
-//! The input struct of a graph kernel has these fields, so that JSON and tensors have the same form for every kernel:
+//! The input struct of a graph kernel has these fields, so that JSON and tensors have the same form for every kernel. The
+//! macro `graph_input!` of `kernels/graph/fields.rs` defines such a struct.
 //!
 //! | field | type | |
 //! |---|---|---|
@@ -19,7 +20,7 @@ use super::cancel_check::CancelCheck;
 use super::csr::{CsrGraph, Direction};
 use super::operand::GraphDocument;
 use crate::service::{
-    BatchKey, Buffer, InvalidInput, KernelError, Operand, OperandVersion, RunContext, optional_sequence,
+    BatchKey, Buffer, Footprint, InvalidInput, KernelError, Operand, OperandVersion, RunContext, optional_sequence,
 };
 
 /// The largest graph, in bytes of input, for which requests on the same graph share a run: hashing it takes about 30 µs of
@@ -152,6 +153,26 @@ impl<'a> GraphInput<'a> {
         let edges = self.edges.map(<[_]>::len).or(self.column_indices.map(|columns| columns.len()));
         let nodes = self.row_offsets.map(|rows| rows.len().saturating_sub(1) as u64);
         (self.num_nodes.or(nodes).unwrap_or(0), edges.unwrap_or(0) as u64)
+    }
+
+    /// Returns whether the graph is a stored one, which was checked and built when it was stored.
+    pub fn is_stored(&self) -> bool {
+        self.stored().is_some()
+    }
+
+    /// Estimates the bytes that [`load_in`](Self::load_in) moves: none for a stored graph.
+    pub fn load_bytes(&self) -> u64 {
+        let (nodes, arcs) = self.claimed_size();
+        let edges = if self.direction() == Direction::Directed { arcs } else { arcs / 2 };
+        if self.is_stored() { 0 } else { edges.saturating_mul(8).saturating_add(nodes.saturating_mul(12)) }
+    }
+
+    /// Returns the peak host memory of [`load_in`](Self::load_in): none for a stored graph.
+    pub fn load_memory(&self) -> u64 {
+        let (nodes, arcs) = self.claimed_size();
+        // While the graph is built there are its arcs as they came, sorted by one end, and by the other.
+        let copies = if self.is_stored() { 0 } else { 3 };
+        Footprint::of_array::<u32>(arcs.saturating_add(nodes)).saturating_mul(copies)
     }
 
     /// Checks the graph; returns the number of its nodes, at least 1.

@@ -1,7 +1,18 @@
-//! Graphs: the input and the compressed sparse row type that graph kernels share, and centrality.
+//! Graphs: the input and the compressed sparse row type that graph kernels share, and the kernels.
 
 pub mod betweenness_centrality;
 mod cancel_check;
+mod cases;
 pub mod csr;
+mod degree;
+pub mod degree_centrality;
+pub mod degree_ratio;
+pub mod density;
+mod fields;
 pub mod input;
 pub mod operand;
+pub mod pagerank;
+mod spmv;
+#[cfg(feature = "cuda")]
+mod spmv_cuda;
+pub mod star_topology;

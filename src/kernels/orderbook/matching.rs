@@ -65,7 +65,7 @@ impl Kernel for Matching {
 
     fn info(&self) -> KernelInfo {
         let description = "Matches limit orders by price, then by time, in a book that stays on the device.";
-        KernelInfo::new("orderbook/matching", "1.0.0", description).ring()
+        KernelInfo::new("orderbook/matching", "1.0.0", description).alias("orderbook/matching-engine").ring()
     }
 
     fn validate(&self, order: &Order) -> Result<(), InvalidInput> {

@@ -10,7 +10,7 @@ use super::memory::CallMemory;
 use crate::middleware::tracing::RequestScope;
 use crate::request::metadata::RequestMetadata;
 use crate::request::request_id::RequestId;
-use crate::service::{HostReservation, KernelRequest, Payload};
+use crate::service::{HostReservation, KernelRegistry, KernelRequest, Payload};
 
 /// The metadata of a call, or of one request of a stream, with the memory and the log entry that belong to it.
 #[derive(Clone, Debug)]
@@ -67,9 +67,23 @@ impl CallContext {
         self.scope.as_ref().map_or_else(Span::none, |scope| scope.span().clone())
     }
 
+    /// Sets the kernel in the server's span and log, by its id even if `name` is an alias.
+    pub(super) fn record_kernel(&self, name: &str, registry: &KernelRegistry) {
+        if let Some(scope) = &self.scope {
+            scope.set_kernel(registry.id_of_alias(name).as_deref().unwrap_or(name));
+        }
+    }
+
     /// Converts to the request of the pipeline, with the deadline limited to `timeout`.
-    pub(super) fn into_request(mut self, kernel_id: String, payload: Payload, timeout: Duration) -> KernelRequest {
+    pub(super) fn into_request(
+        mut self,
+        kernel_id: String,
+        payload: Payload,
+        timeout: Duration,
+        registry: &KernelRegistry,
+    ) -> KernelRequest {
         let mut request = KernelRequest::new(kernel_id, payload);
+        request.resolve_alias(registry);
         self.metadata.limit_timeout(timeout);
         request.apply_metadata(self.metadata);
         request.extensions = self.extensions;

@@ -46,14 +46,12 @@ impl<S: Pipeline> Handler<S> {
         let ids = ResponseIds { request_id: context.request_id.clone(), kernel_id };
         let reject = |rejection: Rejection| rejection.into_status(Some(ids.request_id.as_str()));
         context.hold_message();
-        if let Some(scope) = &context.scope {
-            // First, so that it is logged if the request is invalid.
-            scope.set_kernel(&ids.kernel_id);
-        }
+        // First, so that it is logged if the request is invalid.
+        context.record_kernel(&ids.kernel_id, &self.registry);
         check_kernel_id(&ids.kernel_id).map_err(reject)?;
         let payload = payload.map_err(|invalid| reject(invalid.into()))?;
         let memory = context.memory.clone();
-        let request = context.into_request(ids.kernel_id.clone(), payload, self.config.timeout);
+        let request = context.into_request(ids.kernel_id.clone(), payload, self.config.timeout, &self.registry);
         match CatchPanic::new(timeout::oneshot(self.service.clone(), request)).await {
             Ok(Ok(mut response)) => {
                 let held = memory.of_response(&mut response).map_err(|error| reject(rejected(error)))?;
@@ -95,8 +93,7 @@ impl<S: Pipeline> Handler<S> {
         request: Request<Requests<ExecuteStreamRequest>>,
     ) -> Result<Response<Responses>, Status> {
         let (context, requests) = CallContext::from_request(request);
-        let (service, config) = (self.service.clone(), Arc::clone(&self.config));
-        Ok(Response::new(Responses::new(service, config, context, requests, &self.shutdown)))
+        Ok(Response::new(Responses::new(self, context, requests)))
     }
 
     pub(super) async fn get_kernel(

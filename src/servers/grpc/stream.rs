@@ -16,13 +16,14 @@ use tracing::{Instrument, Span};
 
 use super::call_context::CallContext;
 use super::config::GrpcConfig;
+use super::handler::Handler;
 use super::memory::{CallMemory, Sending, rejected};
 use super::message::{ResponseIds, check_kernel_id, json_response, tensors, tensors_response};
 use super::proto::execute_stream_request::Call;
 use super::proto::execute_stream_response::Outcome;
 use super::proto::{ExecuteStreamRequest, ExecuteStreamResponse};
 use super::server::Pipeline;
-use super::shutdown::{StreamShutdown, unavailable};
+use super::shutdown::unavailable;
 use super::status::{Rejection, as_message};
 use super::timer::Timer;
 use super::unread::{Finished, Receiver, Sender, unread};
@@ -32,7 +33,7 @@ use crate::middleware::timeout::TimeoutError;
 use crate::panics::{CatchPanic, Panicked, catch_panic};
 use crate::request::request_id::RequestId;
 use crate::servers::requests::{Call as Counted, StreamRequests};
-use crate::service::{InvalidInput, KernelRequest, KernelResponse, Payload};
+use crate::service::{InvalidInput, KernelRegistry, KernelRequest, KernelResponse, Payload};
 
 /// The response stream of one call of `ExecuteStream`.
 ///
@@ -50,15 +51,13 @@ pub(super) struct Responses {
 impl Responses {
     /// Starts to read and run the requests.
     pub(super) fn new<S: Pipeline>(
-        service: S,
-        config: Arc<GrpcConfig>,
+        handler: &Handler<S>,
         context: CallContext,
         requests: Requests<ExecuteStreamRequest>,
-        shutdown: &StreamShutdown,
     ) -> Self {
-        let (sender, unread) = unread(config.max_concurrent_per_stream.max(1));
+        let (sender, unread) = unread(handler.config.max_concurrent_per_stream.max(1));
         let (memory, mut tasks) = (context.memory.clone(), JoinSet::new());
-        tasks.spawn(Calls::new(service, config, context, requests, sender, shutdown).in_current_span());
+        tasks.spawn(Calls::new(handler, context, requests, sender).in_current_span());
         Self { unread, memory, calls: tasks }
     }
 
@@ -105,6 +104,7 @@ impl Stream for Responses {
 /// a request of this stream never waits in the pipeline for the client to read.
 struct Calls<S: Pipeline> {
     service: S,
+    registry: Arc<KernelRegistry>,
     config: Arc<GrpcConfig>,
     context: CallContext,
     /// Counts the requests, if the server has inserted this extension.
@@ -136,22 +136,21 @@ struct Waiting {
 
 impl<S: Pipeline> Calls<S> {
     fn new(
-        service: S,
-        config: Arc<GrpcConfig>,
+        handler: &Handler<S>,
         mut context: CallContext,
         requests: Requests<ExecuteStreamRequest>,
         unread: Sender,
-        shutdown: &StreamShutdown,
     ) -> Self {
         Self {
-            service,
-            config,
+            service: handler.service.clone(),
+            registry: Arc::clone(&handler.registry),
+            config: Arc::clone(&handler.config),
             deadline: Timer::new(context.metadata.deadline),
             counts: context.take_extension(),
             read: 0,
             context,
             requests: Some(requests),
-            shutdown: shutdown.ended(),
+            shutdown: handler.shutdown.ended(),
             waiting: None,
             running: FuturesUnordered::new(),
             failure: None,
@@ -173,10 +172,8 @@ impl<S: Pipeline> Calls<S> {
             Some(Call::Tensors(call)) => (call.kernel_id, tensors(call.inputs).map(Payload::from)),
             None => return Err(InvalidInput::new("call", "neither `json` nor `tensors` is set").into()),
         };
-        if let Some(scope) = &context.scope {
-            // Set before validation, so that rejections have it too.
-            scope.set_kernel(&kernel_id);
-        }
+        // Before validation, so that rejections have it too.
+        context.record_kernel(&kernel_id, &self.registry);
         check_kernel_id(&kernel_id)?;
         let payload = payload?;
 
@@ -185,7 +182,7 @@ impl<S: Pipeline> Calls<S> {
         }
         let ids = ResponseIds { request_id: context.request_id.clone(), kernel_id };
         let span = context.span();
-        let request = context.into_request(ids.kernel_id.clone(), payload, self.config.timeout);
+        let request = context.into_request(ids.kernel_id.clone(), payload, self.config.timeout, &self.registry);
         let timer = Timer::new(request.deadline);
         Ok(Waiting { tag, ids, request, timer, span, counted: counted.take() })
     }

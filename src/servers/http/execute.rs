@@ -9,7 +9,7 @@ use tower_service::Service;
 
 use super::form::{Form, HEAD_LENGTH, OCTETS};
 use super::read::in_time;
-use super::{Limits, Problem, ResponseBody, document, read, tensors};
+use super::{Problem, ResponseBody, RestState, document, read, tensors};
 use crate::error::{AnyError, ErrorKind};
 use crate::middleware::timeout;
 use crate::middleware::tracing::RequestScope;
@@ -50,7 +50,7 @@ pub(crate) async fn execute<S, B>(
     request_id: &RequestId,
     target: Target,
     body: B,
-    limits: &Limits,
+    state: &RestState,
 ) -> Result<Output, Problem>
 where
     S: Service<KernelRequest, Response = KernelResponse>,
@@ -58,6 +58,7 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
+    let RestState { limits, registry, .. } = state;
     let metadata = RequestMetadata::from_headers(&parts.headers, &parts.extensions, HeaderFormat::Rest);
     let mut metadata = metadata.map_err(InvalidInput::from)?;
     let deadline = metadata.limit_timeout(limits.timeout);
@@ -67,7 +68,7 @@ where
     let scope = parts.extensions.get::<RequestScope>();
     if let (Some(scope), Target::Input(kernel_id)) = (scope, &target) {
         // Set before the body is read, so that errors of the body have it.
-        scope.set_kernel(kernel_id);
+        scope.set_kernel(registry.id_of_alias(kernel_id).as_deref().unwrap_or(kernel_id));
     }
     let (mut request, requested) = match (Form::of(&parts.headers)?, target) {
         (Form::Json, target) => {
@@ -92,12 +93,14 @@ where
         }
     };
     request.apply_metadata(metadata);
+    // The response repeats the name that the client used.
+    let kernel_id = request.kernel_id.clone();
+    request.resolve_alias(registry);
     if let Some(scope) = scope {
         scope.set_kernel(&request.kernel_id);
         request.tenant.iter().for_each(|tenant| scope.set_tenant(tenant));
     }
     request.extensions.insert(memory);
-    let kernel_id = request.kernel_id.clone();
     // A panic of the service is the error of its own request and does not affect the connection.
     let mut response = match CatchPanic::new(timeout::oneshot(service, request)).await {
         Ok(Ok(response)) => response,

@@ -236,6 +236,25 @@ async fn the_breaker_counts_timeouts_and_one_failure_of_a_shared_run() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn all_names_of_a_kernel_share_metrics_and_a_circuit() {
+    let mut config = all();
+    (config.cache, config.coalesce, config.retry) = (None, None, None);
+    config.circuit_breaker.as_mut().unwrap().consecutive_failures = 2;
+    let (pipeline, handle, calls) = told(config, 4);
+    for name in ["orderbook/matching", "orderbook/matching-engine"] {
+        let request = KernelRequest::new(name, Payload::json("fail"));
+        assert_eq!(pipeline.clone().oneshot(request).await.unwrap_err().kind(), ErrorKind::Unavailable);
+    }
+    let request = KernelRequest::new("orderbook/matching-engine", Payload::json("0.1"));
+    pipeline.clone().oneshot(request).await.unwrap_err();
+    assert_eq!(calls.load(Ordering::SeqCst), 2, "the circuit is open for all names");
+    let circuits = handle.circuits().into_iter().filter(|circuit| circuit.calls + circuit.opened > 0);
+    assert_eq!(circuits.map(|circuit| circuit.circuit).collect::<Vec<_>>(), ["orderbook/matching"]);
+    let operations: Vec<_> = handle.metrics().ended().into_iter().map(|calls| (calls.operation, calls.count)).collect();
+    assert_eq!(operations, [("orderbook/matching".to_owned(), 3)]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn all_attempts_share_the_time_of_the_call() {
     let mut config = all();
     config.timeout = SECOND * 2;

@@ -30,9 +30,26 @@ async fn the_input_alone_is_taken_where_the_path_names_the_kernel() {
     }
     let by_alias = server.post("/kernels/rest/nap/execute", &json!({"millis": 0})).await;
     assert_eq!(by_alias.json()["output"], json!({"millis": [0]}));
+    assert_eq!(by_alias.json()["kernel_id"], "rest/nap", "as in the request");
     // The document is no input.
     let document = json!({"kernel_id": "linalg/saxpy", "input": input});
     server.post("/kernels/linalg/saxpy/execute", &document).await.problem(400, "invalid_argument");
+}
+
+#[tokio::test]
+async fn all_names_of_a_kernel_share_its_metrics() {
+    let server = Server::start().await;
+    for path in ["/kernels/test/nap/execute", "/kernels/rest/nap/execute", "/kernels/nap/execute"] {
+        assert_eq!(server.post(path, &json!({"millis": 0})).await.status, 200);
+    }
+    let document = json!({"kernel_id": "nap", "input": {"millis": 0}});
+    assert_eq!(server.post("/execute", &document).await.json()["kernel_id"], "nap");
+    assert_eq!(
+        server.metric(r#"kernel_requests_total{operation="test/nap",backend="CPU",outcome="ok"}"#).await,
+        Some(4.0)
+    );
+    let page = server.get("/metrics").await;
+    assert!(!page.body.contains(r#"operation="nap""#) && !page.body.contains("rest/nap"), "{}", page.body);
 }
 
 #[tokio::test]

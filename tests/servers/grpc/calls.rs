@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use tonic::{Code, Request};
 use tower_kernels::error::{Classify, ErrorKind};
+use tower_kernels::grpc::proto::execute_stream_request::Call;
 use tower_kernels::grpc::{
-    Dtype, ExecuteRequest, ExecuteTensorsRequest, GetKernelRequest, GrpcConfig, KernelClient, ListKernelsRequest, Mode,
-    Tensor,
+    Dtype, ExecuteRequest, ExecuteStreamRequest, ExecuteTensorsRequest, GetKernelRequest, GrpcConfig, KernelClient,
+    ListKernelsRequest, Mode, Tensor,
 };
 use tower_kernels::request::{Execution, Priority};
 use tower_kernels::service::{KernelRequest, KernelResponse, Payload};
@@ -117,6 +118,28 @@ async fn kernels_are_listed_by_page_and_described_by_any_name() {
     assert!(schema["properties"]["millis"].is_object(), "{schema}");
     let missing = client.get_kernel(GetKernelRequest { kernel_id: "no/such".into() }).await.unwrap_err();
     assert_eq!(missing.code(), Code::NotFound);
+}
+
+#[tokio::test]
+async fn an_alias_reaches_the_pipeline_as_the_id() {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&seen);
+    let service = tower::service_fn(move |request: KernelRequest| {
+        sink.lock().unwrap().push(request.kernel_id.into_owned());
+        async { Ok::<_, Never>(KernelResponse::new(Payload::json("1"), Execution::new("CPU"))) }
+    });
+    let server = Running::over(service, GrpcConfig::default()).await;
+    let json = || ExecuteRequest { kernel_id: "nap".into(), input: "1".into() };
+    let tensors = ExecuteTensorsRequest { kernel_id: "rest/nap".into(), inputs: Vec::new() };
+    let mut client = server.client().await;
+    let response = client.execute(json()).await.unwrap().into_inner();
+    assert_eq!(response.kernel_id, "nap", "as in the request");
+    // The output is JSON, which these calls do not take.
+    client.execute_tensors(tensors).await.unwrap_err();
+    let call = ExecuteStreamRequest { tag: 1, timeout_ms: 0, call: Some(Call::Json(json())) };
+    let mut responses = client.execute_stream(futures::stream::iter([call])).await.unwrap().into_inner();
+    responses.message().await.unwrap().unwrap();
+    assert_eq!(*seen.lock().unwrap(), ["test/nap"; 3]);
 }
 
 #[derive(Clone, Copy, Debug, thiserror::Error)]

@@ -41,65 +41,33 @@ pub mod pivots;
 mod traversal;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use self::brandes::{pair_dependencies, workspace};
 use self::pivots::Pivots;
 use crate::kernels::graph::csr::{CsrGraph, Direction};
-use crate::kernels::graph::input::{GraphInput, to_usize};
+use crate::kernels::graph::fields::graph_input;
+use crate::kernels::graph::input::to_usize;
 #[cfg(feature = "cuda")]
 use crate::service::LaunchContext;
-use crate::service::{
-    BatchKey, Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, Operand, RunContext,
-};
+use crate::service::{BatchKey, Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
 
 /// The kernel.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct BetweennessCentrality;
 
-/// The input of `graph/betweenness-centrality`: a graph as edges or as CSR arrays.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(extend("examples" = [
-    { "num_nodes": 4, "edges": [[0, 1], [1, 2], [2, 3], [0, 3]] },
-    { "row_offsets": [0, 2, 4, 6, 8], "column_indices": [1, 3, 0, 2, 1, 3, 0, 2] },
-]))]
-pub struct BetweennessInput {
-    /// A graph that is an operand, or one as an object of the following fields up to `directed`.
-    #[serde(default)]
-    pub graph: Option<Operand<CsrGraph>>,
-    /// How many nodes there are. May be left out with CSR arrays, which say so themselves.
-    #[serde(default)]
-    pub num_nodes: Option<u64>,
-    /// The edges, as pairs of nodes; or the graph as CSR arrays, `row_offsets` and `column_indices`.
-    #[serde(default, deserialize_with = "crate::kernels::graph::input::edges")]
-    #[schemars(with = "Option<Vec<[u32; 2]>>")]
-    pub edges: Option<Vec<[u32; 2]>>,
-    /// CSR: where each node's neighbours start in `column_indices`, and at the end its length.
-    #[serde(default)]
-    pub row_offsets: Option<Buffer<u32>>,
-    /// CSR: the neighbours of all nodes, one node after the other.
-    #[serde(default)]
-    pub column_indices: Option<Buffer<u32>>,
-    /// Whether edges lead one way only.
-    #[serde(default)]
-    pub directed: bool,
-    /// Whether scores are fractions of the node pairs.
-    #[serde(default = "yes")]
-    pub normalized: bool,
-    /// The sources to estimate from, two or more different nodes.
-    #[serde(default)]
-    pub sources: Option<Buffer<u32>>,
-    /// How many sources to draw and estimate from.
-    #[serde(default)]
-    pub samples: Option<u64>,
-    /// What the draw of `samples` depends on; 0 where it is left out.
-    #[serde(default)]
-    pub seed: Option<u64>,
-}
-
-fn yes() -> bool {
-    true
+graph_input! {
+    /// The input of `graph/betweenness-centrality`: a graph as edges or as CSR arrays.
+    pub struct BetweennessInput {
+        /// Whether scores are fractions of the node pairs.
+        pub normalized: bool = true,
+        /// The sources to estimate from, two or more different nodes.
+        pub sources: Option<Buffer<u32>> = None,
+        /// How many sources to draw and estimate from.
+        pub samples: Option<u64> = None,
+        /// What the draw of `samples` depends on; 0 where it is left out.
+        pub seed: Option<u64> = None,
+    }
 }
 
 /// The output of `graph/betweenness-centrality`.
@@ -110,52 +78,9 @@ pub struct BetweennessOutput {
 }
 
 impl BetweennessInput {
-    /// An undirected graph from an edge list; exact, normalized scores.
-    pub fn from_edges(num_nodes: u64, edges: Vec<[u32; 2]>) -> Self {
-        Self { num_nodes: Some(num_nodes), edges: Some(edges), ..Self::empty() }
-    }
-
-    /// A stored graph; exact, normalized scores.
-    pub fn from_operand(graph: Operand<CsrGraph>) -> Self {
-        Self { graph: Some(graph), ..Self::empty() }
-    }
-
-    /// An undirected graph from CSR arrays; exact, normalized scores.
-    pub fn from_csr(row_offsets: impl Into<Buffer<u32>>, column_indices: impl Into<Buffer<u32>>) -> Self {
-        let (row_offsets, column_indices) = (Some(row_offsets.into()), Some(column_indices.into()));
-        Self { row_offsets, column_indices, ..Self::empty() }
-    }
-
-    fn empty() -> Self {
-        Self {
-            graph: None,
-            num_nodes: None,
-            edges: None,
-            row_offsets: None,
-            column_indices: None,
-            directed: false,
-            normalized: true,
-            sources: None,
-            samples: None,
-            seed: None,
-        }
-    }
-
     /// Which way edges lead.
     pub fn direction(&self) -> Direction {
         self.graph_input().direction()
-    }
-
-    /// The fields that describe the graph.
-    pub fn graph_input(&self) -> GraphInput<'_> {
-        GraphInput {
-            operand: self.graph.as_ref(),
-            num_nodes: self.num_nodes,
-            edges: self.edges.as_deref(),
-            row_offsets: self.row_offsets.as_ref(),
-            column_indices: self.column_indices.as_ref(),
-            directed: self.directed,
-        }
     }
 
     /// The graph that the input describes.
@@ -164,10 +89,6 @@ impl BetweennessInput {
     /// The first field that is wrong, as [`validate`](Kernel::validate) finds it.
     pub fn graph(&self) -> Result<CsrGraph, InvalidInput> {
         self.graph_input().build()
-    }
-
-    fn is_graph_stored(&self) -> bool {
-        self.graph.as_ref().is_some_and(|graph| graph.value().is_some())
     }
 
     /// The number of sources that the input claims to have, before it is checked.
@@ -208,11 +129,9 @@ impl Kernel for BetweennessCentrality {
 
     fn cost(&self, input: &BetweennessInput) -> Cost {
         let (nodes, arcs) = input.graph_input().claimed_size();
-        let edges = if input.direction() == Direction::Directed { arcs } else { arcs / 2 };
         let chosen = input.sources.as_ref().map(|sources| sources.len() as u64).or(input.samples);
-        // A stored graph was moved and checked before; `operations` stands for the traversals of it.
-        let graph =
-            if input.is_graph_stored() { 0 } else { edges.saturating_mul(8).saturating_add(nodes.saturating_mul(12)) };
+        // `operations` stands for the traversals of the graph.
+        let graph = input.graph_input().load_bytes();
         let sources = input.num_sources();
         // Each source visits each arc forward and backward; the constant is the cost of the smallest run.
         let visits = arcs.saturating_add(nodes).saturating_mul(2).saturating_mul(sources);
@@ -232,11 +151,9 @@ impl Kernel for BetweennessCentrality {
     }
 
     fn footprint(&self, input: &BetweennessInput) -> Option<Footprint> {
-        let (nodes, arcs) = input.graph_input().claimed_size();
+        let (nodes, _) = input.graph_input().claimed_size();
         let sources = input.sources.as_ref().map(|sources| sources.len() as u64).or(input.samples).unwrap_or(0);
-        // While the graph is made there are its arcs as they came, sorted by one end, and by the other.
-        let copies = if input.is_graph_stored() { 0 } else { 3 };
-        let graph = Footprint::of_array::<u32>(arcs.saturating_add(nodes)).saturating_mul(copies);
+        let graph = input.graph_input().load_memory();
         // The chosen sources, the set that they are looked up in, and the order that duplicates are found by.
         let pivots = sources.saturating_mul(64);
         Some(Footprint {

@@ -44,7 +44,7 @@ async fn execute_target<S: RestService, B: RequestBody>(
 ) -> Result<Response<ResponseBody>, Problem> {
     let RestRequest { head, request_id, body, .. } = request;
     let result = match target {
-        Ok(target) => execute(rest.service, head, request_id, target, body, &rest.state.limits).await,
+        Ok(target) => execute(rest.service, head, request_id, target, body, &rest.state).await,
         Err(problem) => Err(problem),
     };
     rest.state.outcomes.record(result.as_ref().err());
