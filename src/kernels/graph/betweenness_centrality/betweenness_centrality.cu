@@ -177,7 +177,7 @@ struct Search {
         if (total == 0 || dense()) return;
         const u32 next = control->depth + 1;
         u64* next_stamps = stamps + (next & 1) * (u64)n * groups;
-        WarpAppendBuffer out = {buffers[warp_id()], list, &control->tail, 0};
+        WarpAppendBuffer<uint2> out = {buffers[warp_id()], list, &control->tail, 0};
 
         // Marks `bits` at `item`; true for the one thread that is the first to reach it.
         auto reach = [&](u32 item, u32 bits) {
@@ -203,7 +203,7 @@ struct Search {
                     fresh[i] = has ? work.wanted & ~seen[item[i]] : 0;
                 }
 #pragma unroll
-                for (u32 i = 0; i < 4; i++) out.push(reach(item[i], fresh[i]), item[i], 0);
+                for (u32 i = 0; i < 4; i++) out.push(reach(item[i], fresh[i]), make_uint2(item[i], 0));
             }
         };
 
@@ -240,7 +240,7 @@ struct Search {
         const u64 total = all_items ? items : control->tail - end;
         const u64* stamps_here = stamps + (depth & 1) * items;
         u64* stamps_next = stamps + (~depth & 1) * items;
-        WarpAppendBuffer out = {buffers[warp_id()], list, &control->tail, 0};
+        WarpAppendBuffer<uint2> out = {buffers[warp_id()], list, &control->tail, 0};
         u64 arcs_found = 0;
         if (threadIdx.x == 0) block_arcs = 0;
 
@@ -287,7 +287,7 @@ struct Search {
                     arcs = 0;
                 }
                 __syncwarp();
-                if (all_items) out.push(found != 0, item, found);
+                if (all_items) out.push(found != 0, make_uint2(item, found));
                 return WorkItem{item, wanted, first, arcs};
             },
             [&](const WorkItem& work, bool whole_block) {
@@ -296,7 +296,7 @@ struct Search {
                 if (found == 0 || (whole_block && warp_id() != 0)) return;
                 if (found >> lane_id() & 1) store(work.item, lane_id(), sum);
                 if (lane_id() == 0) record_found(work.item, found, work.arcs);
-                if (all_items) out.push(lane_id() == 0, work.item, found);
+                if (all_items) out.push(lane_id() == 0, make_uint2(work.item, found));
             });
         out.flush();
         __syncthreads();
