@@ -109,7 +109,7 @@ struct Control {
     u32 path_overflow;  // 1: a path count passed 2^1000
     u32 cancelled;           // 1: the request is cancelled, and nothing here has a meaning any more
     u32 barrier_generation;           // how often all blocks have passed the barrier
-    u32 reserved;
+    u32 stopped;       // 1: it was cancelled before the last barrier, so that all blocks end at the same level
 };
 
 // Whether an item has, on average, few enough arcs for one thread.
@@ -359,13 +359,14 @@ extern "C" __global__ void __launch_bounds__(256, 4) betweenness_search(
     for (u32 level = 0; level < levels; level++) {
         // All blocks see the same: these change only at the barrier.
         const u64 entries = control->end - control->begin;
-        if (entries == 0 || entries > narrow || control->cancelled != 0) return;
+        if (entries == 0 || entries > narrow || control->stopped != 0) return;
         search.discover();
         grid_barrier(&control->blocks_done, &control->barrier_generation, [] {});
         search.count();
         grid_barrier(&control->blocks_done, &control->barrier_generation, [&] {
             search.advance();
             if (level % LEVELS_PER_POLL == LEVELS_PER_POLL - 1) search.cancel_signal().poll_cancel();
+            control->stopped = *(volatile u32*)&control->cancelled;
         });
     }
 }
