@@ -3,6 +3,7 @@
 //! | id | module |
 //! |---|---|
 //! | `graph/betweenness-centrality` | [`graph::betweenness_centrality`] |
+//! | `graph/connected-components` | [`graph::connected_components`] |
 //! | `graph/degree-centrality` | [`graph::degree_centrality`] |
 //! | `graph/degree-ratio` | [`graph::degree_ratio`] |
 //! | `graph/density`, `graph/graph-density` | [`graph::density`] |
@@ -88,6 +89,7 @@ macro_rules! catalogue {
 catalogue! {
     "kernels-graph": [
         graph::betweenness_centrality::BetweennessCentrality,
+        graph::connected_components::ConnectedComponents,
         graph::degree_centrality::DegreeCentrality,
         graph::degree_ratio::DegreeRatio,
         graph::density::Density,

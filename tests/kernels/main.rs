@@ -2,6 +2,7 @@
 
 mod batched;
 mod betweenness;
+mod connected_components;
 mod graph_input;
 mod graphs;
 mod option_pricing;

@@ -58,6 +58,7 @@ fn the_catalogue_is_complete_and_described() {
     let ids: Vec<String> = registry.list().iter().map(|kernel| kernel.info().id.to_string()).collect();
     let expected = [
         "graph/betweenness-centrality",
+        "graph/connected-components",
         "graph/degree-centrality",
         "graph/degree-ratio",
         "graph/density",

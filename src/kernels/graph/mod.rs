@@ -3,6 +3,7 @@
 pub mod betweenness_centrality;
 mod cancel_check;
 mod cases;
+pub mod connected_components;
 pub mod csr;
 mod degree;
 pub mod degree_centrality;
@@ -10,6 +11,7 @@ pub mod degree_ratio;
 pub mod density;
 mod fields;
 pub mod input;
+mod node_ranges;
 pub mod operand;
 pub mod pagerank;
 mod spmv;
