@@ -8,6 +8,7 @@
 //! | `graph/degree-ratio` | [`graph::degree_ratio`] |
 //! | `graph/density`, `graph/graph-density` | [`graph::density`] |
 //! | `graph/pagerank` | [`graph::pagerank`] |
+//! | `graph/shortest-path` | [`graph::shortest_path`] |
 //! | `graph/star-topology` | [`graph::star_topology`] |
 //! | `linalg/dot` | [`linalg::dot`] |
 //! | `linalg/saxpy` | [`linalg::saxpy`] |
@@ -94,6 +95,7 @@ catalogue! {
         graph::degree_ratio::DegreeRatio,
         graph::density::Density,
         graph::pagerank::PageRank,
+        graph::shortest_path::ShortestPath,
         graph::star_topology::StarTopology
     ],
     "kernels-linalg": [linalg::dot::Dot, linalg::saxpy::Saxpy, linalg::weighted_sum_product::WeightedSumProduct],

@@ -9,4 +9,5 @@ mod option_pricing;
 mod pricing_input;
 mod saxpy;
 mod service;
+mod shortest_path;
 mod sums;

@@ -63,6 +63,7 @@ fn the_catalogue_is_complete_and_described() {
         "graph/degree-ratio",
         "graph/density",
         "graph/pagerank",
+        "graph/shortest-path",
         "graph/star-topology",
         "linalg/dot",
         "linalg/saxpy",

@@ -14,6 +14,7 @@ pub mod input;
 mod node_ranges;
 pub mod operand;
 pub mod pagerank;
+pub mod shortest_path;
 mod spmv;
 #[cfg(feature = "cuda")]
 mod spmv_cuda;
