@@ -9,12 +9,14 @@
 //! | `graph/clustering-coefficient` | [`graph::clustering_coefficient`] |
 //! | `graph/common-neighbors` | [`graph::common_neighbors`] |
 //! | `graph/cosine-similarity` | [`graph::cosine_similarity`] |
+//! | `graph/connected-components` | [`graph::connected_components`] |
 //! | `graph/degree-centrality` | [`graph::degree_centrality`] |
 //! | `graph/degree-ratio` | [`graph::degree_ratio`] |
 //! | `graph/density`, `graph/graph-density` | [`graph::density`] |
 //! | `graph/jaccard-similarity` | [`graph::jaccard_similarity`] |
 //! | `graph/k-clique`, `graph/k-clique-detection` | [`graph::k_clique`] |
 //! | `graph/pagerank` | [`graph::pagerank`] |
+//! | `graph/shortest-path` | [`graph::shortest_path`] |
 //! | `graph/star-topology` | [`graph::star_topology`] |
 //! | `graph/triangle-counting` | [`graph::triangle_counting`] |
 //! | `linalg/dot` | [`linalg::dot`] |
@@ -120,6 +122,7 @@ catalogue! {
         graph::betweenness_centrality::BetweennessCentrality,
         graph::clustering_coefficient::ClusteringCoefficient,
         graph::common_neighbors::CommonNeighbors,
+        graph::connected_components::ConnectedComponents,
         graph::cosine_similarity::CosineSimilarity,
         graph::degree_centrality::DegreeCentrality,
         graph::degree_ratio::DegreeRatio,
@@ -127,6 +130,7 @@ catalogue! {
         graph::jaccard_similarity::JaccardSimilarity,
         graph::k_clique::KClique,
         graph::pagerank::PageRank,
+        graph::shortest_path::ShortestPath,
         graph::star_topology::StarTopology,
         graph::triangle_counting::TriangleCounting
     ],

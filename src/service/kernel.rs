@@ -80,6 +80,9 @@ pub trait Kernel: Send + Sync + 'static {
 
     /// Runs the host side of the kernel's CUDA code, on a worker thread that it may block.
     ///
+    /// A kernel without CUDA code for some inputs returns [`KernelError::UnsupportedBackend`] for them before it queues any
+    /// work. [`Local`](crate::backends::Local) then runs them on the CPU.
+    ///
     /// # Errors
     /// The errors of the [`LaunchContext`], and errors of the kernel's own.
     #[cfg(feature = "cuda")]

@@ -7,8 +7,10 @@ use tower::{Service, ServiceExt};
 use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::kernels::authoring::Precision;
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
+use tower_kernels::kernels::graph::connected_components::{ConnectedComponentsInput, ConnectedComponentsOutput};
 use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
 use tower_kernels::kernels::graph::pagerank::{PageRankInput, PageRankOutput};
+use tower_kernels::kernels::graph::shortest_path::{ShortestPathInput, ShortestPathOutput};
 use tower_kernels::kernels::graph::triangle_counting::{TriangleCountingInput, TriangleCountingOutput};
 use tower_kernels::kernels::linalg::saxpy::{SaxpyInput, SaxpyOutput};
 use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricingInput, OptionPricingOutput};
@@ -28,6 +30,9 @@ crate::tests! {
     triangles_are_the_same
     counting_triangles_stops_at_the_deadline
     a_service_over_this_machine_runs_on_cuda
+    strong_components_run_on_the_cpu
+    wide_and_deep_searches_agree
+    searches_stop_at_the_deadline
 }
 
 /// One bench with the catalogue, and the same on the CPU.
@@ -259,6 +264,16 @@ fn small_inputs_of_every_kernel_agree() {
         let (cuda, cpu) = both.run::<BetweennessOutput>("graph/betweenness-centrality", &Payload::typed(input));
         assert!(cuda.scores.iter().zip(cpu.scores.iter()).all(|(a, b)| (a - b).abs() < 1e-12));
     }
+    let deep: Vec<[u32; 2]> = (1..600).map(|node| [node - 1, node]).collect();
+    for edges in [deep, random_edges(400, 12_000, 8)] {
+        let components = ConnectedComponentsInput::from_edges(600, edges.clone());
+        let components = Payload::typed(components);
+        let (cuda, cpu) = both.run::<ConnectedComponentsOutput>("graph/connected-components", &components);
+        assert!(cuda == cpu);
+        let paths = ShortestPathInput::from_edges(600, edges);
+        let paths = ShortestPathInput { predecessors: true, sources: vec![0, 5, 399].into(), ..paths };
+        let (cuda, cpu) = both.run::<ShortestPathOutput>("graph/shortest-path", &Payload::typed(paths));
+        assert!(cuda == cpu);
     // Rows for a warp and rows for a block.
     let edges = [clique(150), random_edges(2_000, 6_000, 9)].concat();
     let input = Payload::typed(TriangleCountingInput::from_edges(2_000, edges));
@@ -336,4 +351,66 @@ fn a_service_over_this_machine_runs_on_cuda() {
     assert!(response.execution.backend == "CUDA" && response.execution.device.is_some(), "{:?}", response.execution);
     let Payload::Json(output) = response.payload else { panic!("JSON in, JSON out") };
     assert_eq!(output, r#"{"y":[12.0,24.0]}"#);
+}
+
+fn strong_components_run_on_the_cpu() {
+    let bench = Bench::new(1);
+    tower_kernels::kernels::register_all(&bench.registry).unwrap();
+    let service = KernelService::new(Arc::clone(&bench.registry));
+    let input = ConnectedComponentsInput::from_edges(4, vec![[0, 1], [1, 0], [1, 2], [2, 3]]);
+    let input = ConnectedComponentsInput { directed: true, ..input };
+    for (strong, backend, components) in [(false, "CUDA", vec![0, 0, 0, 0]), (true, "CPU", vec![0, 0, 1, 2])] {
+        let input = Payload::typed(ConnectedComponentsInput { strong, ..input.clone() });
+        let run = call(service.clone(), "graph/connected-components", input.clone());
+        let response = bench.runtime.block_on(run).unwrap();
+        assert_eq!(response.execution.backend, backend);
+        assert_eq!(response.payload.downcast::<ConnectedComponentsOutput>().unwrap().components[..], components);
+        // A device alone says that it has no code for it.
+        let alone = bench.runtime.block_on(call(bench.service(), "graph/connected-components", input));
+        assert_eq!(strong, matches!(alone, Err(KernelError::UnsupportedBackend { backend: "CUDA", .. })));
+    }
+}
+
+/// Graphs that go through every kind of launch: a hub, a long path, a path with a tail that grows wide, and many sources.
+fn wide_and_deep_searches_agree() {
+    let both = Both::new();
+    let path: Vec<[u32; 2]> = (1..20_000).map(|node| [node - 1, node]).collect();
+    let mut broom = path.clone();
+    broom.extend((20_000..400_000_u32).map(|node| [node / 20, node]));
+    let star: Vec<[u32; 2]> = (1..100_000).map(|node| [0, node]).collect();
+    let sources = |count: usize, nodes: u32| (0..count as u32).map(|index| index * 7919 % nodes).collect::<Vec<_>>();
+    for (name, nodes, edges, sources) in [
+        ("path", 20_000, path, sources(3, 20_000)),
+        ("broom", 400_000, broom, vec![0]),
+        ("star", 100_000, star, sources(20, 100_000)),
+        ("random", 60_000, random_edges(60_000, 400_000, 5), sources(100, 60_000)),
+        ("dense", 2_000, random_edges(2_000, 400_000, 6), sources(1_000, 2_000)),
+    ] {
+        for directed in [false, true] {
+            let input = ShortestPathInput::from_edges(nodes, edges.clone());
+            let input = ShortestPathInput { directed, predecessors: true, sources: sources.clone().into(), ..input };
+            let (cuda, cpu) = both.run::<ShortestPathOutput>("graph/shortest-path", &Payload::typed(input));
+            assert!(cuda == cpu, "{name}, {directed}");
+            let input = ConnectedComponentsInput::from_edges(nodes, edges.clone());
+            let input = Payload::typed(ConnectedComponentsInput { directed, ..input });
+            let (cuda, cpu) = both.run::<ConnectedComponentsOutput>("graph/connected-components", &input);
+            assert!(cuda == cpu, "{name}, {directed}");
+        }
+    }
+}
+
+fn searches_stop_at_the_deadline() {
+    let both = Both::new();
+    // Some seconds of narrow levels, and of wide ones.
+    let path: Vec<[u32; 2]> = (1..2_000_000).map(|node| [node - 1, node]).collect();
+    for (nodes, edges, sources) in
+        [(2_000_000, path, vec![0]), (100_000, random_edges(100_000, 3_000_000, 9), vec![1; 40_000])]
+    {
+        let input = ShortestPathInput::from_edges(nodes, edges);
+        let input = Payload::typed(ShortestPathInput { sources: sources.into(), ..input });
+        let request = KernelRequest::new("graph/shortest-path", input).with_timeout(Duration::from_millis(900));
+        let result = both.cuda.runtime.block_on(async { both.cuda.service().ready().await?.call(request).await });
+        assert!(matches!(result, Err(KernelError::DeadlineExceeded { .. })), "{result:?}");
+        both.cuda.settle();
+    }
 }

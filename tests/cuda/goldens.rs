@@ -1,4 +1,4 @@
-//! The goldens on CUDA: networkx's scores, option prices of 40 digits, and numpy's sorts and top k.
+//! The goldens on CUDA: networkx's scores, components and distances, option prices of 40 digits, and numpy's sorts and top k.
 
 use serde_json::{Value, json};
 use tower::{Service, ServiceExt};
@@ -14,6 +14,8 @@ crate::tests! {
     betweenness_is_that_of_networkx
     triangles_are_those_of_networkx
     pagerank_is_that_of_networkx
+    weak_components_are_those_of_networkx
+    distances_are_those_of_networkx
     option_prices_are_within_1e12_of_40_digits
     sorts_are_those_of_numpy
     the_top_k_are_those_of_numpy
@@ -128,6 +130,41 @@ fn pagerank_is_that_of_networkx() {
             for (node, (score, expected)) in scores.iter().zip(&expected).enumerate() {
                 assert!((score - expected).abs() < 1e-12, "{}, {node}: {score} {expected}", golden["name"]);
             }
+        }
+    }
+}
+
+fn weak_components_are_those_of_networkx() {
+    let goldens: Vec<Value> = serde_json::from_str(include_str!("../goldens/connected_components.json")).unwrap();
+    assert!(goldens.len() >= 14);
+    let bench = bench();
+    for golden in &goldens {
+        let input = json!({"num_nodes": golden["num_nodes"], "edges": golden["edges"], "directed": golden["directed"]});
+        let output = run(&bench, "graph/connected-components", &input);
+        assert_eq!(output["components"], golden["weak"], "{}", golden["name"]);
+        let sizes: f64 = numbers(&output["sizes"]).iter().sum();
+        assert_eq!(Some(sizes), golden["num_nodes"].as_f64(), "{}", golden["name"]);
+    }
+}
+
+/// The values of all rows, with the number that stands for none.
+fn joined(rows: &Value) -> Vec<f64> {
+    let values = rows.as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap());
+    values.map(|value| value.as_f64().unwrap_or(f64::from(u32::MAX))).collect()
+}
+
+fn distances_are_those_of_networkx() {
+    let goldens: Vec<Value> = serde_json::from_str(include_str!("../goldens/shortest_path.json")).unwrap();
+    assert!(goldens.len() >= 14);
+    let bench = bench();
+    for golden in &goldens {
+        let input = json!({
+            "num_nodes": golden["num_nodes"], "edges": golden["edges"], "directed": golden["directed"],
+            "sources": golden["sources"], "predecessors": true,
+        });
+        let output = run(&bench, "graph/shortest-path", &input);
+        for field in ["distances", "predecessors"] {
+            assert_eq!(numbers(&output[field]), joined(&golden[field]), "{field} of {}", golden["name"]);
         }
     }
 }

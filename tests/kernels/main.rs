@@ -2,6 +2,7 @@
 
 mod batched;
 mod betweenness;
+mod connected_components;
 mod core;
 #[path = "../support/core_goldens.rs"]
 mod core_goldens;
@@ -12,4 +13,5 @@ mod option_pricing;
 mod pricing_input;
 mod saxpy;
 mod service;
+mod shortest_path;
 mod sums;
