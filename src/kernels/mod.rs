@@ -9,6 +9,7 @@
 //! | `orderbook/matching` (ring) | [`orderbook::matching`] |
 //! | `risk/option-pricing` | [`risk::option_pricing`] |
 //! | `stats/moments` | [`stats::moments`] |
+//! | `temporal/volatility-analysis` | [`temporal::volatility_analysis`] |
 
 pub mod authoring;
 #[cfg(feature = "kernels-graph")]
@@ -21,6 +22,8 @@ pub mod orderbook;
 pub mod risk;
 #[cfg(feature = "kernels-stats")]
 pub mod stats;
+#[cfg(feature = "kernels-temporal")]
+pub mod temporal;
 
 use authoring::ErasedCases;
 
@@ -86,6 +89,7 @@ catalogue! {
     "kernels-orderbook": [orderbook::matching::Matching],
     "kernels-risk": [risk::option_pricing::OptionPricing],
     "kernels-stats": [stats::moments::Moments],
+    "kernels-temporal": [temporal::volatility_analysis::VolatilityAnalysis],
 }
 
 #[cfg(test)]

@@ -8,3 +8,4 @@ mod pricing_input;
 mod saxpy;
 mod service;
 mod sums;
+mod volatility;
