@@ -25,6 +25,7 @@
 //! | `orderbook/matching`, `orderbook/matching-engine` (ring) | [`orderbook::matching`] |
 //! | `risk/option-pricing` | [`risk::option_pricing`] |
 //! | `stats/moments` | [`stats::moments`] |
+//! | `temporal/volatility-analysis` | [`temporal::volatility_analysis`] |
 
 /// Evaluates an expression with the buffer of a [`NumberArray`](crate::service::NumberArray), whatever its type.
 macro_rules! with_numbers {
@@ -56,6 +57,8 @@ pub mod ordered_bits;
 pub mod risk;
 #[cfg(feature = "kernels-stats")]
 pub mod stats;
+#[cfg(feature = "kernels-temporal")]
+pub mod temporal;
 
 use authoring::ErasedCases;
 
@@ -138,6 +141,7 @@ catalogue! {
     "kernels-orderbook": [orderbook::matching::Matching],
     "kernels-risk": [risk::option_pricing::OptionPricing],
     "kernels-stats": [stats::moments::Moments],
+    "kernels-temporal": [temporal::volatility_analysis::VolatilityAnalysis],
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use tower_kernels::kernels::graph::shortest_path::{ShortestPathInput, ShortestPa
 use tower_kernels::kernels::graph::triangle_counting::{TriangleCountingInput, TriangleCountingOutput};
 use tower_kernels::kernels::linalg::saxpy::{SaxpyInput, SaxpyOutput};
 use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricingInput, OptionPricingOutput};
+use tower_kernels::kernels::temporal::volatility_analysis::{Mean, VolatilityInput, VolatilityOutput};
 use tower_kernels::service::{
     FloatArray, KernelError, KernelRequest, KernelResponse, KernelService, Payload, RunContext,
 };
@@ -25,10 +26,12 @@ crate::tests! {
     option_prices_agree
     betweenness_agrees
     pagerank_agrees
+    volatility_models_agree
     small_inputs_of_every_kernel_agree
     betweenness_stops_when_its_caller_leaves
     triangles_are_the_same
     counting_triangles_stops_at_the_deadline
+    volatility_analysis_stops_when_its_request_is_cancelled
     a_service_over_this_machine_runs_on_cuda
     strong_components_run_on_the_cpu
     wide_and_deep_searches_agree
@@ -239,6 +242,69 @@ fn pagerank_agrees() {
     }
 }
 
+/// Series of GARCH models: most with a maximum in the interior, some with several.
+fn volatility(series: usize, len: usize, mean: Mean, seed: u64) -> VolatilityInput {
+    let uniform = numbers(2 * series * (len + 2), seed);
+    let returns = uniform.chunks(2 * (len + 2)).flat_map(|uniform| {
+        let (alpha, beta) = (0.02 + 0.2 * uniform[0], 0.4 + 0.38 * uniform[1]);
+        let (mut variance, mut square) = (1.0, 1.0);
+        uniform[4..].chunks(2).map(move |pair| {
+            variance = 1.0 - alpha - beta + alpha * square + beta * variance;
+            let normal = (-2.0 * (1.0 - pair[0]).ln()).sqrt() * (std::f64::consts::TAU * pair[1]).cos();
+            let residual = f64::sqrt(variance) * normal;
+            square = residual * residual;
+            0.01 * residual + 0.0005
+        })
+    });
+    VolatilityInput { num_series: series as u32, mean, forecast_horizon: 3, ..VolatilityInput::new(returns.collect::<Vec<_>>()) }
+}
+
+fn volatility_models_agree() {
+    let both = Both::new();
+    let mut single = volatility(70, 400, Mean::Constant, 4);
+    single.returns = reals(&single.returns).into_iter().map(|value| value as f32).collect::<Vec<_>>().into();
+    let mut degenerate = volatility(40, 100, Mean::Constant, 5);
+    if let FloatArray::F64(returns) = &mut degenerate.returns {
+        returns[..100].fill(0.25);
+        returns[333] = f64::NAN;
+    }
+    let cases = [
+        volatility(1, 10, Mean::Zero, 1),
+        volatility(33, 1025, Mean::Zero, 2),
+        volatility(300, 500, Mean::Constant, 3),
+        single,
+        degenerate,
+    ];
+    for input in cases {
+        let name = format!("{} series, {:?}", input.num_series, input.mean);
+        let (cuda, cpu) = both.run::<VolatilityOutput>("temporal/volatility-analysis", &Payload::typed(input));
+        assert_eq!(cuda.status, cpu.status, "{name}");
+        for series in 0..cpu.status.len() {
+            let (a, b) = (cuda.log_likelihood[series], cpu.log_likelihood[series]);
+            assert!((a - b).abs() <= 1e-9 * b.abs() || a.is_nan() && b.is_nan(), "{name}, series {series}: {a} and {b}");
+            // Where the maximum is flat, the same likelihood leaves the parameters apart.
+            let near = |a: f64, b: f64, unit: f64| (a - b).abs() <= 1e-4 * unit || a.is_nan() && b.is_nan();
+            assert!(near(cuda.alpha[series], cpu.alpha[series], 1.0), "{name}, alpha of series {series}");
+            assert!(near(cuda.volatility[series], cpu.volatility[series], cpu.volatility[series]), "{name}, {series}");
+        }
+    }
+}
+
+fn volatility_analysis_stops_when_its_request_is_cancelled() {
+    let both = Both::new();
+    // A single series of two million returns takes a thread many seconds.
+    let long = Payload::typed(volatility(1, 2_000_000, Mean::Constant, 6));
+    let request = KernelRequest::new("temporal/volatility-analysis", long).with_timeout(Duration::from_millis(400));
+    let result = both.cuda.runtime.block_on(async { both.cuda.service().ready().await?.call(request).await });
+    assert!(matches!(result, Err(KernelError::DeadlineExceeded { .. })), "{result:?}");
+    both.cuda.settle();
+    let (cuda, cpu) = both.run::<VolatilityOutput>(
+        "temporal/volatility-analysis",
+        &Payload::typed(volatility(2, 50, Mean::Zero, 7)),
+    );
+    assert_eq!(cuda.status, cpu.status);
+}
+
 /// Few enough to run under `compute-sanitizer --tool racecheck`, and through every entry: shallow and deep, wide and
 /// narrow, in single precision and double.
 fn small_inputs_of_every_kernel_agree() {
@@ -255,6 +321,11 @@ fn small_inputs_of_every_kernel_agree() {
         let input = PageRankInput { seed_nodes, ..PageRankInput::from_edges(400, random_edges(400, 6_000, 12)) };
         let (cuda, cpu) = both.run::<PageRankOutput>("graph/pagerank", &Payload::typed(input));
         assert!(cuda.scores.iter().zip(cpu.scores.iter()).all(|(a, b)| (a - b).abs() < 1e-15));
+    }
+    for mean in [Mean::Constant, Mean::Zero] {
+        let input = Payload::typed(volatility(35, 60, mean, 9));
+        let (cuda, cpu) = both.run::<VolatilityOutput>("temporal/volatility-analysis", &input);
+        assert!(cuda.log_likelihood.iter().zip(cpu.log_likelihood.iter()).all(|(a, b)| (a - b).abs() < 1e-6 * b.abs()));
     }
     let path: Vec<[u32; 2]> = (1..600).map(|node| [node - 1, node]).collect();
     let mut deep = BetweennessInput::from_edges(600, path);

@@ -1,4 +1,5 @@
-//! The goldens on CUDA: networkx's scores, components and distances, option prices of 40 digits, and numpy's sorts and top k.
+//! The goldens on CUDA: networkx's scores, components and distances, option prices of 40 digits, numpy's sorts and top k, and
+//! arch's estimates.
 
 use serde_json::{Value, json};
 use tower::{Service, ServiceExt};
@@ -20,6 +21,7 @@ crate::tests! {
     sorts_are_those_of_numpy
     the_top_k_are_those_of_numpy
     large_sorts_and_selections_are_those_of_the_cpu
+    volatility_models_are_those_of_arch
 }
 
 fn run(bench: &Bench, id: &'static str, input: &Value) -> Value {
@@ -243,4 +245,32 @@ fn large_sorts_and_selections_are_those_of_the_cpu() {
             }
         }
     }
+}
+
+/// Their parameters, where the fit is the same maximum, and otherwise a higher one.
+fn volatility_models_are_those_of_arch() {
+    let goldens: Vec<Value> = serde_json::from_str(include_str!("../goldens/volatility.json")).unwrap();
+    assert!(goldens.len() >= 30);
+    let bench = bench();
+    let mut same_maximum = 0;
+    for golden in &goldens {
+        let input = json!({ "returns": golden["returns"], "mean": golden["mean"], "forecast_horizon": 6 });
+        let output = run(&bench, "temporal/volatility-analysis", &input);
+        let name = format!("{}, {}", golden["name"], golden["mean"]);
+        assert_eq!(output["status"], json!([0]), "{name}");
+        let (found, expected) = (numbers(&output["log_likelihood"])[0], golden["log_likelihood"].as_f64().unwrap());
+        let bound = 1e-6 * expected.abs();
+        assert!(found >= expected - bound, "{name}: {found} is below {expected}");
+        if found > expected + bound {
+            continue;
+        }
+        same_maximum += 1;
+        let relative = if golden["is_interior"] == true { 1e-4 } else { 1e-3 };
+        for field in ["mu", "omega", "alpha", "beta", "volatility"] {
+            let (value, expected) = (numbers(&output[field])[0], golden[field].as_f64().unwrap());
+            let bound = relative * expected.abs() + 1e-9;
+            assert!((value - expected).abs() <= bound, "{field} of {name}: {value:e}, not {expected:e}");
+        }
+    }
+    assert!(same_maximum >= 28, "{same_maximum} of {}", goldens.len());
 }

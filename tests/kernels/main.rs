@@ -15,3 +15,4 @@ mod saxpy;
 mod service;
 mod shortest_path;
 mod sums;
+mod volatility;

@@ -80,6 +80,7 @@ fn the_catalogue_is_complete_and_described() {
         "orderbook/matching",
         "risk/option-pricing",
         "stats/moments",
+        "temporal/volatility-analysis",
     ];
     assert_eq!(ids, expected);
     for id in ids {
