@@ -151,9 +151,9 @@ mod tests {
         let other = memory.reservation(0);
         other.grow(120 << 20).unwrap();
         let mut copy = BackgroundCopy::new(sections(127 << 20), &BodyMemory::of_request(&request));
-        let frame = Bytes::from(vec![0; 1 << 20]);
+        let frame = Bytes::from(vec![0; BATCH as usize]);
         let mut failed = false;
-        for _ in 0..4 {
+        for _ in 0..6 {
             request.grow(frame.len() as u64).unwrap();
             match copy.push(frame.clone()).await {
                 Ok(()) => {}
