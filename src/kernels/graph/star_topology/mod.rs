@@ -8,9 +8,9 @@
 //! | out: `spoke_counts` | `u32`, `[num_nodes]` | neighbours in either direction |
 //! | out: `inter_spoke_edges` | `u64`, `[num_nodes]` | pairs of neighbours with an edge between them |
 //!
-//! With k spokes and e edges between them the score is `1 - 2 e / (k (k - 1))`: one less the local clustering coefficient of
-//! Watts and Strogatz, *Collective dynamics of 'small-world' networks* (1998), which is `clustering` of networkx 3.6. Edges
-//! count without direction, and self-loops and repeats not at all.
+//! With k spokes and e edges between them the score is `1 - 2 e / (k (k - 1))`: one less the local clustering
+//! coefficient of Watts and Strogatz, *Collective dynamics of 'small-world' networks* (1998), which is `clustering` of
+//! networkx 3.6. Edges count without direction, and self-loops and repeats not at all.
 //!
 //! Edges between spokes are triangles, which [`triangles`] counts in time O(m^1.5) for m edges. There is no CUDA code.
 //!
@@ -57,8 +57,8 @@ impl Kernel for StarTopology {
     type Output = StarTopologyOutput;
 
     fn info(&self) -> KernelInfo {
-        let description = "Score of each node as the hub of a star: 1 where its neighbours have no edges between them, 0 \
-                           where all of them are connected. Has CPU code only.";
+        let description = "Score of each node as the hub of a star: 1 where its neighbours have no edges between them, \
+                           0 where all of them are connected. Has CPU code only.";
         KernelInfo::new("graph/star-topology", "1.0.0", description).pure()
     }
 

@@ -1,8 +1,8 @@
 //! Triangles at each node of a graph whose edges count without direction.
 //!
-//! The forward algorithm of Schank and Wagner, *Finding, counting and listing all triangles in large graphs* (2005): each
-//! edge is kept at its end of lower degree only, so that no node keeps more than the square root of twice the edges, and a
-//! triangle is found once, as a common entry of the lists of its two lower ends.
+//! The forward algorithm of Schank and Wagner, *Finding, counting and listing all triangles in large graphs* (2005):
+//! each edge is kept at its end of lower degree only, so that no node keeps more than the square root of twice the
+//! edges, and a triangle is found once, as a common entry of the lists of its two lower ends.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
