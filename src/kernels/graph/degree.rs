@@ -53,8 +53,8 @@ pub(super) fn out_degrees(graph: &CsrGraph, context: &RunContext<'_>) -> Result<
     degrees(graph.successors(), context)
 }
 
-/// Returns how many predecessors each node has. Where the predecessors have not been made, this counts them and does not
-/// make them.
+/// Returns how many predecessors each node has. Where the predecessors have not been made, this counts them and does
+/// not make them.
 ///
 /// # Errors
 /// Those of [`RunContext::check`].

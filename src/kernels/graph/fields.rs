@@ -1,7 +1,7 @@
 //! [`graph_input!`]: the input struct of a graph kernel, with the fields that describe a graph.
 
-/// Defines the input struct of a graph kernel: the fields of [`GraphInput`](super::input::GraphInput), and the kernel's own
-/// with their defaults.
+/// Defines the input struct of a graph kernel: the fields of [`GraphInput`](super::input::GraphInput), and the kernel's
+/// own with their defaults.
 ///
 /// Derived are `Deserialize` and `JsonSchema`, `Default`, `graph_input`, and constructors from edges, CSR arrays and an
 /// operand. A field that a request leaves out has its default. `examples`, before the struct, replaces the examples of the

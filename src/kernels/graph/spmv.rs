@@ -11,8 +11,8 @@ use crate::service::{KernelError, RunContext};
 /// Rows and arcs of a part: some tens of microseconds of work.
 const PART: u64 = 1 << 14;
 
-/// Splits the rows of an adjacency into ranges of about the same number of rows and arcs. They depend on the graph alone, so
-/// that sums by part have the same bits on any number of threads.
+/// Splits the rows of an adjacency into ranges of about the same number of rows and arcs. They depend on the graph
+/// alone, so that sums by part have the same bits on any number of threads.
 pub(super) fn row_parts(adjacency: &Adjacency) -> Vec<Range<usize>> {
     let offsets = adjacency.row_offsets();
     let rows = offsets.len() - 1;
@@ -52,8 +52,8 @@ pub(super) struct Vectors<'a> {
     pub(super) to: &'a mut [f64],
 }
 
-/// Calls `update` with each node, the sum of the contributions of its predecessors, and its value. Returns the totals of the
-/// numbers that it returns, which have the same bits on any number of threads.
+/// Calls `update` with each node, the sum of the contributions of its predecessors, and its value. Returns the totals
+/// of the numbers that it returns, which have the same bits on any number of threads.
 ///
 /// # Errors
 /// Those of [`RunContext::check`].

@@ -4,10 +4,10 @@
 // u32[arcs]. Up to some vectors are multiplied at once, so that a column index is read once for all of them.
 //
 // A warp takes a chunk of SPMV_CHUNK arcs, whatever rows they are of, so that all warps have the same work whatever the
-// degrees are. Flags say at which arcs a row begins, one bit for each arc; there the sum of the row before is complete. What
-// is left at the end of a chunk is its carry: the sum of a row is what its last chunk completes and the carries of the chunks
-// before, back to the one that the row begins in. Rows without arcs have no flag, so sums are stored by rank, which is the
-// number of rows with arcs before a row.
+// degrees are. Flags say at which arcs a row begins, one bit for each arc; there the sum of the row before is complete.
+// What is left at the end of a chunk is its carry: the sum of a row is what its last chunk completes and the carries of
+// the chunks before, back to the one that the row begins in. Rows without arcs have no flag, so sums are stored by
+// rank, which is the number of rows with arcs before a row.
 //
 //   spmv_count_rows, spmv_scan_counts, spmv_rank_rows, spmv_rank_chunks
 //              make ranks, flags and the ranks of chunks, once for a graph, in this order
@@ -17,7 +17,8 @@
 // The order of all additions depends on the graph alone, so that a vector has the same bits whatever other vectors are
 // multiplied with it, and on every run.
 //
-// Source: Blelloch, Heroux, Zagha, "Segmented Operations for Sparse Matrix Computation on Vector Multiprocessors", 1993.
+// Source: Blelloch, Heroux, Zagha, "Segmented Operations for Sparse Matrix Computation on Vector Multiprocessors",
+// 1993.
 
 #ifndef TOWER_KERNELS_SPMV
 #define TOWER_KERNELS_SPMV
@@ -113,7 +114,8 @@ extern "C" __global__ void SPMV spmv_scan_counts(u32 blocks, u32* counts) {
 }
 
 // Writes the ranks and sets the flags, which are 0 before. As many blocks as count rows.
-extern "C" __global__ void SPMV spmv_rank_rows(u32 nodes, const u32* offsets, const u32* counts, u32* ranks, u32* flags) {
+extern "C" __global__ void SPMV spmv_rank_rows(
+    u32 nodes, const u32* offsets, const u32* counts, u32* ranks, u32* flags) {
     u32 rank = counts[blockIdx.x];
     for (u32 i = threadIdx.x; i < SPMV_BLOCK_ROWS; i += SPMV_THREADS) {
         const u32 row = blockIdx.x * SPMV_BLOCK_ROWS + i;
@@ -288,8 +290,8 @@ static __device__ void multiply_chunk(
     }
 }
 
-// The sums of the rows of a warp, one for each lane, in a vector. A lane whose row is not below `nodes` gets 0. All lanes
-// must call it.
+// The sums of the rows of a warp, one for each lane, in a vector. A lane whose row is not below `nodes` gets 0. All
+// lanes must call it.
 static __device__ double row_sum(const Matrix& matrix, u64 row, u32 vector, const double* sums, const double* carries) {
     constexpr u32 LANE_CHUNKS = 8; // a row of more chunks is added up by all lanes
     const double* const of_vector = carries + (u64)vector * matrix.chunks;
@@ -345,8 +347,8 @@ static __device__ void finish_vectors(
     }
 }
 
-// Calls `update(node, vector, sum)` for every node and vector that is not done; adds up the two numbers that it returns,
-// and calls `finish` with the totals. Any grid: the totals depend on it.
+// Calls `update(node, vector, sum)` for every node and vector that is not done; adds up the two numbers that it
+// returns, and calls `finish` with the totals. Any grid: the totals depend on it.
 template <class Column, class Update, class Finish>
 static __device__ void update_nodes(const Matrix& matrix, u32 width, Column* state, const double* sums,
     const double* carries, double2* block_sums, u32* blocks_done, const Update& update, const Finish& finish) {

@@ -7,14 +7,14 @@
 //! | `normalized` | bool, default true | divide by the number of other nodes |
 //! | out: `scores` | `f64`, `[num_nodes]` | one for each node |
 //!
-//! A score is `degree / (num_nodes - 1)`, and 1 in a graph of one node; without `normalized` it is the degree. These are
-//! `degree_centrality`, `in_degree_centrality` and `out_degree_centrality` of networkx 3.6, for graphs without self-loops:
-//! self-loops and repeated edges are dropped. In an undirected graph all three degrees are the same. In a directed graph the
-//! total is the sum of both, so a score may be up to 2.
+//! A score is `degree / (num_nodes - 1)`, and 1 in a graph of one node; without `normalized` it is the degree. These
+//! are `degree_centrality`, `in_degree_centrality` and `out_degree_centrality` of networkx 3.6, for graphs without
+//! self-loops: self-loops and repeated edges are dropped. In an undirected graph all three degrees are the same. In a
+//! directed graph the total is the sum of both, so a score may be up to 2.
 //!
-//! Freeman, *Centrality in social networks: conceptual clarification* (1979). Time is linear in nodes, and in arcs where
-//! predecessors have to be counted. There is no CUDA code: each byte of the graph is used once, and takes longer to copy to a
-//! device than to count.
+//! Freeman, *Centrality in social networks: conceptual clarification* (1979). Time is linear in nodes, and in arcs
+//! where predecessors have to be counted. There is no CUDA code: each byte of the graph is used once, and takes longer
+//! to copy to a device than to count.
 //!
 //! # Errors
 //! An invalid graph; the error names the field.
@@ -71,8 +71,8 @@ impl Kernel for DegreeCentrality {
     type Output = DegreeCentralityOutput;
 
     fn info(&self) -> KernelInfo {
-        let description = "Degree centrality: the neighbours of each node as a fraction of the other nodes. Runs on the \
-                           CPU only: copying a graph to a device takes longer than counting.";
+        let description = "Degree centrality: the neighbours of each node as a fraction of the other nodes. Runs \
+                           on the CPU only: copying a graph to a device takes longer than counting.";
         KernelInfo::new("graph/degree-centrality", "1.0.0", description).pure()
     }
 

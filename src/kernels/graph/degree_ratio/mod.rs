@@ -8,8 +8,9 @@
 //! | out: `ratios` | `f64`, `[num_nodes]` | `in_degree / out_degree` |
 //!
 //! The ratio is infinite for a node with predecessors and no successors (a sink), 0 for one with successors and no
-//! predecessors (a source), and NaN for an isolated node. JSON has null for infinite and NaN; the degrees tell them apart.
-//! In an undirected graph every node with neighbours has the ratio 1. Self-loops and repeated edges do not count.
+//! predecessors (a source), and NaN for an isolated node. JSON has null for infinite and NaN; the degrees tell them
+//! apart. In an undirected graph every node with neighbours has the ratio 1. Self-loops and repeated edges do not
+//! count.
 //!
 //! Time is linear in nodes, and in arcs where predecessors have to be counted. There is no CUDA code: each byte of the
 //! graph is used once, and takes longer to copy to a device than to count.
@@ -55,8 +56,8 @@ impl Kernel for DegreeRatio {
     type Output = DegreeRatioOutput;
 
     fn info(&self) -> KernelInfo {
-        let description = "Ratio of the in-degree of each node to its out-degree. Runs on the CPU only: copying a graph to \
-                           a device takes longer than counting.";
+        let description = "Ratio of the in-degree of each node to its out-degree. Runs on the CPU only: copying a graph \
+                           to a device takes longer than counting.";
         KernelInfo::new("graph/degree-ratio", "1.0.0", description).pure()
     }
 

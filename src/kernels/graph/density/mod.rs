@@ -7,11 +7,12 @@
 //! | out: `num_nodes` | `u64` | nodes |
 //! | out: `num_edges` | `u64` | edges, without self-loops and repeats |
 //!
-//! With n nodes and m edges the density is `2 m / (n (n - 1))` in an undirected graph and `m / (n (n - 1))` in a directed
-//! one, and 0 where there are no edges: `density` of networkx 3.6, for graphs without self-loops and parallel edges.
+//! With n nodes and m edges the density is `2 m / (n (n - 1))` in an undirected graph and `m / (n (n - 1))` in a
+//! directed one, and 0 where there are no edges: `density` of networkx 3.6, for graphs without self-loops and parallel
+//! edges.
 //!
-//! The time is that of building the graph, which drops repeated edges. There is no CUDA code: a device would have nothing
-//! to compute.
+//! The time is that of building the graph, which drops repeated edges. There is no CUDA code: a device would have
+//! nothing to compute.
 //!
 //! # Errors
 //! An invalid graph; the error names the field.
@@ -52,8 +53,8 @@ impl Kernel for Density {
     type Output = DensityOutput;
 
     fn info(&self) -> KernelInfo {
-        let description = "Density of a graph: its edges as a fraction of those that it could have. Runs on the CPU only: \
-                           a device would have nothing to compute.";
+        let description = "Density of a graph: its edges as a fraction of those that it could have. Runs on the CPU \
+                           only: a device would have nothing to compute.";
         KernelInfo::new("graph/density", "1.0.0", description).alias("graph/graph-density").pure()
     }
 

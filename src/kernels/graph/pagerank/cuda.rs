@@ -11,10 +11,11 @@ pub(super) static MODULE: Module = Module::embedded(device_code!("graph/pagerank
 
 /// The most score vectors that go through the graph together.
 const MAX_WIDTH: u64 = 8;
-/// The most iterations that are launched before the host reads whether all vectors are done. Launches after that do nothing.
+/// The most iterations that are launched before the host reads whether all vectors are done. Launches after that do
+/// nothing.
 const MAX_ITERATIONS_PER_CHECK: u64 = 4;
-/// Arcs times vectors that a device multiplies in some milliseconds. A cancelled run goes on until the launches end that are
-/// queued already, so what is queued of a large graph is limited.
+/// Arcs times vectors that a device multiplies in some milliseconds. A cancelled run goes on until the launches end
+/// that are queued already, so what is queued of a large graph is limited.
 const MAX_QUEUED_PRODUCTS: u64 = 1 << 30;
 
 /// `UNIFORM` and `DENSE` of `pagerank.cu`.
@@ -31,7 +32,8 @@ fn max_width(arcs: u64) -> u64 {
 /// Bytes that a run with `vectors` score vectors holds on the device, `dense` of which have weights of their own.
 pub(super) fn device_memory(nodes: u64, arcs: u64, vectors: u64, dense: u64) -> u64 {
     let width = vectors.min(max_width(arcs));
-    // Ranks and two arrays of contributions. All vectors of a pass have weights where one has, and those of every pass stay.
+    // Ranks and two arrays of contributions. All vectors of a pass have weights where one has, and those of every pass
+    // stay.
     let weights = vectors.min(dense.saturating_mul(width));
     let state = nodes.saturating_mul(width.saturating_mul(24).saturating_add(weights.saturating_mul(8)));
     // Rows and columns, and the out-degrees and their inverses.

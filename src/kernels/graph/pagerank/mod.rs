@@ -4,34 +4,34 @@
 //! |---|---|---|
 //! | the graph | | as in [`GraphInput`](super::input::GraphInput) |
 //! | `damping` | `f64`, default 0.85, from 0 to 1 | the probability that the random walk follows an edge |
-//! | `personalization` | `f64`, `[k, num_nodes]` | weights of the nodes to which the walk returns, for k score vectors |
+//! | `personalization` | `f64`, `[k, num_nodes]` | weights of the nodes to return to, for k score vectors |
 //! | `seed_nodes` | `u32`, `[k]` | nodes that have all the weight, for k score vectors |
 //! | `max_iterations` | `u32`, default 100, at least 1 | |
-//! | `tolerance` | `f64`, default 1e-6, not negative | an iteration that changes the scores by less, on average, is the last |
+//! | `tolerance` | `f64`, default 1e-6, not negative | stop below this mean change of a score |
 //! | out: `scores` | `f64`, `[k * num_nodes]` | the k score vectors, one after the other; each adds up to 1 |
 //! | out: `iterations` | `u32`, `[k]` | iterations of each vector |
 //! | out: `differences` | `f64`, `[k]` | what the last iteration changed, the sum over all nodes |
 //! | out: `converged` | bool | whether each difference is below `num_nodes * tolerance` |
 //!
-//! Without `personalization` and `seed_nodes` all nodes have the same weight, and k is 1. Weights are divided by their sum.
-//! An iteration is, for the ranks `x`, the weights `p` and the out-degrees `d`,
-//! `x[v] = damping * (sum of x[u] / d[u] over predecessors u + dangling * p[v]) + (1 - damping) * p[v]`, where `dangling` is
-//! the sum of the ranks of nodes without successors. It starts from `1 / num_nodes`.
+//! Without `personalization` and `seed_nodes` all nodes have the same weight, and k is 1. Weights are divided by their
+//! sum. An iteration is, for the ranks `x`, the weights `p` and the out-degrees `d`,
+//! `x[v] = damping * (sum of x[u] / d[u] over predecessors u + dangling * p[v]) + (1 - damping) * p[v]`, where
+//! `dangling` is the sum of the ranks of nodes without successors. It starts from `1 / num_nodes`.
 //!
-//! Scores, iterations and the test for convergence are those of `pagerank` of networkx 3.6, for graphs without self-loops
-//! and parallel edges, which are dropped. Where networkx raises `PowerIterationFailedConvergence`, this returns the ranks of
-//! the last iteration, and `converged` is false.
+//! Scores, iterations and the test for convergence are those of `pagerank` of networkx 3.6, for graphs without
+//! self-loops and parallel edges, which are dropped. Where networkx raises `PowerIterationFailedConvergence`, this
+//! returns the ranks of the last iteration, and `converged` is false.
 //!
-//! Page, Brin, Motwani and Winograd, *The PageRank citation ranking: bringing order to the web* (1999). An iteration takes
-//! time linear in arcs and nodes, and memory of 24 bytes for each node and vector. All arithmetic is in `f64`. Scores have
-//! the same bits on every run of a backend, and whatever requests share the run.
+//! Page, Brin, Motwani and Winograd, *The PageRank citation ranking: bringing order to the web* (1999). An iteration
+//! takes time linear in arcs and nodes, and memory of 24 bytes for each node and vector. All arithmetic is in `f64`.
+//! Scores have the same bits on every run of a backend, and whatever requests share the run.
 //!
-//! Requests on the same graph [share a run](crate::backends::batched): the graph is loaded once, and on CUDA up to eight
-//! vectors go through it in one pass.
+//! Requests on the same graph [share a run](crate::backends::batched): the graph is loaded once, and on CUDA up to
+//! eight vectors go through it in one pass.
 //!
 //! # Errors
-//! An invalid graph, an option out of its range, weights that are negative, not finite or all 0, or a node that is not in
-//! the graph; the error names the field.
+//! An invalid graph, an option out of its range, weights that are negative, not finite or all 0, or a node that is not
+//! in the graph; the error names the field.
 
 mod cases;
 mod cpu;

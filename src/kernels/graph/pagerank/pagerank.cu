@@ -1,11 +1,13 @@
 // PageRank by power iteration, several vectors at once. spmv.cuh has the sums over predecessors.
 //
-// Element `node` of vector v is ranks[v * nodes + node]. Its contribution to each of its successors, rank / out-degree and
-// 0 for a node without successors, is contributions[node * width + v]; an iteration reads those of `from` and writes those
-// of `to`. `inverse_degrees` has 1 / out-degree, or 0. A column is what is known of a vector; see the struct.
+// Element `node` of vector v is ranks[v * nodes + node]. Its contribution to each of its successors, rank / out-degree
+// and 0 for a node without successors, is contributions[node * width + v]; an iteration reads those of `from` and
+// writes those of `to`. `inverse_degrees` has 1 / out-degree, or 0. A column is what is known of a vector; see the
+// struct.
 //
 // Host algorithm: the ranks of rows and chunks, and pagerank_start; then, until all columns are done, pagerank_multiply
-// and pagerank_update, with `from` and `to` swapped after each pair. Further launches do nothing to a column that is done.
+// and pagerank_update, with `from` and `to` swapped after each pair. Further launches do nothing to a column that is
+// done.
 
 #include "spmv.cuh"
 
@@ -84,16 +86,16 @@ extern "C" __global__ void SPMV pagerank_start(u32 nodes, u32 width, double unif
     });
 }
 
-extern "C" __global__ void SPMV pagerank_multiply(u32 nodes, u32 chunks, u32 width, const u32* offsets, const u32* columns,
-    const u32* ranks, const uint4* flags, const u32* chunk_ranks, const Column* state, const double* from, double* sums,
+extern "C" __global__ void SPMV pagerank_multiply(u32 nodes, u32 chunks, u32 width, const u32* offsets,
+    const u32* columns, const u32* ranks, const uint4* flags, const u32* chunk_ranks, const Column* state, const double* from, double* sums,
     double* carries) {
     const Matrix matrix = {nodes, chunks, offsets, columns, ranks, flags, chunk_ranks};
     multiply_chunk(matrix, width, state, from, sums, carries);
 }
 
 extern "C" __global__ void SPMV pagerank_update(u32 nodes, u32 chunks, u32 width, double uniform, const u32* offsets,
-    const u32* row_ranks, const double* sums, const double* carries, const double* inverse_degrees, const double* weights,
-    Column* state, double* ranks, double* to, double2* block_sums, u32* blocks_done) {
+    const u32* row_ranks, const double* sums, const double* carries, const double* inverse_degrees,
+    const double* weights, Column* state, double* ranks, double* to, double2* block_sums, u32* blocks_done) {
     const Matrix matrix = {nodes, chunks, offsets, nullptr, row_ranks, nullptr, nullptr};
     const UpdateRank update = {nodes, width, uniform, inverse_degrees, weights, state, ranks, to};
     update_nodes(matrix, width, state, sums, carries, block_sums, blocks_done, update, FinishRank{});

@@ -8,9 +8,9 @@
 //! | out: `spoke_counts` | `u32`, `[num_nodes]` | neighbours in either direction |
 //! | out: `inter_spoke_edges` | `u64`, `[num_nodes]` | pairs of neighbours with an edge between them |
 //!
-//! With k spokes and e edges between them the score is `1 - 2 e / (k (k - 1))`: one less the local clustering coefficient of
-//! Watts and Strogatz, *Collective dynamics of 'small-world' networks* (1998), which is `clustering` of networkx 3.6. Edges
-//! count without direction, and self-loops and repeats not at all.
+//! With k spokes and e edges between them the score is `1 - 2 e / (k (k - 1))`: one less the local clustering
+//! coefficient of Watts and Strogatz, *Collective dynamics of 'small-world' networks* (1998), which is `clustering` of
+//! networkx 3.6. Edges count without direction, and self-loops and repeats not at all.
 //!
 //! Edges between spokes are triangles, which are counted as by [`graph/triangle-counting`](super::triangle_counting) in time
 //! O(m^1.5) for m edges.
