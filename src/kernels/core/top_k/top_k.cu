@@ -108,7 +108,7 @@ template <class Key> static __device__ __noinline__ Entry<Key> keep_first(u32 k)
             open.key >>= 8;
             prefix.key |= (Key)shared.digit << (8 * (sizeof(Key) - 1 - round));
         } else {
-            open.index = (u32)((u64)open.index >> 8);
+            open.index >>= 8;
             prefix.index |= shared.digit << (8 * (sizeof(Key) + 3 - round));
         }
         // All entries with this prefix are wanted.
