@@ -56,8 +56,8 @@ impl Kernel for DegreeRatio {
     type Output = DegreeRatioOutput;
 
     fn info(&self) -> KernelInfo {
-        let description = "Ratio of the in-degree of each node to its out-degree. Runs on the CPU only: copying a graph \
-                           to a device takes longer than counting.";
+        let description = "Ratio of the in-degree of each node to its out-degree. Runs on the CPU only: copying a \
+                           graph to a device takes longer than counting.";
         KernelInfo::new("graph/degree-ratio", "1.0.0", description).pure()
     }
 

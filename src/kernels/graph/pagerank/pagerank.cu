@@ -87,8 +87,8 @@ extern "C" __global__ void SPMV pagerank_start(u32 nodes, u32 width, double unif
 }
 
 extern "C" __global__ void SPMV pagerank_multiply(u32 nodes, u32 chunks, u32 width, const u32* offsets,
-    const u32* columns, const u32* ranks, const uint4* flags, const u32* chunk_ranks, const Column* state, const double* from, double* sums,
-    double* carries) {
+    const u32* columns, const u32* ranks, const uint4* flags, const u32* chunk_ranks, const Column* state,
+    const double* from, double* sums, double* carries) {
     const Matrix matrix = {nodes, chunks, offsets, columns, ranks, flags, chunk_ranks};
     multiply_chunk(matrix, width, state, from, sums, carries);
 }
