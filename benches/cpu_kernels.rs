@@ -10,6 +10,7 @@ use tower_kernels::kernels::graph::betweenness_centrality::brandes::pair_depende
 use tower_kernels::kernels::graph::betweenness_centrality::pivots::Pivots;
 use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
 use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricing, OptionPricingInput};
+use tower_kernels::kernels::temporal::volatility_analysis::{VolatilityAnalysis, VolatilityInput};
 use tower_kernels::service::{FloatArray, Kernel, RunContext};
 
 fn main() {
@@ -22,9 +23,28 @@ fn main() {
         pricing::<f64>("f64");
         pricing::<f32>("f32");
     }
+    if wants("volatility") {
+        volatility();
+    }
     if wants("catalogue") {
         catalogue();
     }
+}
+
+/// GARCH(1,1) of the series in the file that `VOLATILITY_SERIES` names, as `benches/peers/volatility_peers.py` writes it:
+/// little-endian f64, 1000 a series. Prints the sum of the log-likelihoods as well, for a comparison.
+fn volatility() {
+    const LEN: usize = 1_000;
+    let Some(path) = std::env::var_os("VOLATILITY_SERIES") else { return };
+    let bytes = std::fs::read(path).expect("the file of the series");
+    let (numbers, _) = bytes.as_chunks::<8>();
+    let returns: Vec<f64> = numbers.iter().map(|number| f64::from_le_bytes(*number)).collect();
+    let series = returns.len() / LEN;
+    let input = VolatilityInput { num_series: series as u32, ..VolatilityInput::new(returns) };
+    let run = || VolatilityAnalysis.run_cpu(&input, &RunContext::detached()).expect("a run");
+    let likelihood: f64 = run().log_likelihood.iter().sum();
+    let ms = median_ms(3, || drop(run()));
+    println!("volatility series={series} ms={ms:.3} log_likelihood={likelihood:.6}");
 }
 
 /// The middle of the times of `runs` runs, in milliseconds.

@@ -2,8 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use tower_kernels::kernels::core::sort::SortInput;
+use tower_kernels::kernels::core::top_k::TopKInput;
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
 use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricingInput};
+use tower_kernels::kernels::temporal::volatility_analysis::{Mean, VolatilityInput};
 use tower_kernels::service::{Buffer, Element, FloatArray, Payload};
 
 use crate::kernels::{PhasesInput, PhasesOutput};
@@ -26,8 +29,10 @@ impl Random {
 }
 
 pub(crate) fn run() {
+    core_rows();
     pricing_rows();
     phases();
+    volatility_rows();
 
     for (nodes, edges, samples) in [(2_000, 10_000, None), (20_000, 100_000, None), (1 << 20, 8 << 20, Some(64))] {
         let mut random = Random::new(nodes);
@@ -46,6 +51,22 @@ pub(crate) fn run() {
             check(&input);
         }
     }
+}
+
+/// Sorts and a selection, with the numbers in the request. `benches/peers/core_peers.py` times them on the device alone.
+fn core_rows() {
+    println!("\nsorting through the service            p50, ms   bytes over the bus / time");
+    let mut random = Random::new(5);
+    let words: Vec<u32> = (0..16 << 20).map(|_| random.below(u64::from(u32::MAX)) as u32).collect();
+    for (name, return_indices, bytes) in [("alone", false, 8), ("with indices", true, 12)] {
+        let input = SortInput { values: words.clone().into(), descending: false, return_indices };
+        let time = median(&mut service(|_| {}), "core/sort", &Payload::typed(input), 7);
+        print(&format!("sort, 16M u32, {name}"), time, Some((words.len() * bytes) as f64));
+    }
+    let bytes = (4 * words.len()) as f64;
+    let input = TopKInput { values: words.into(), rows: 1, k: 100, largest: true };
+    let time = median(&mut service(|_| {}), "core/top-k", &Payload::typed(input), 7);
+    print("top 100 of 16M u32", time, Some(bytes));
 }
 
 /// Option pricing from ordinary memory and from pinned.
@@ -76,6 +97,44 @@ where
         if pinned { memory.copy_of(&values).expect("pinned memory").into() } else { values.into() }
     });
     median(&mut service, "risk/option-pricing", &input, 7)
+}
+
+/// GARCH(1,1) fits of many series, from ordinary memory and from pinned.
+fn volatility_rows() {
+    const LEN: usize = 1_000;
+    for series in [1_000_u32, 10_000, 100_000] {
+        let returns = garch_returns(series as usize, LEN);
+        for (from, pinned) in [("pageable", false), ("pinned", true)] {
+            let mut service = service(|_| {});
+            let returns: Buffer<f64> = if pinned {
+                service.backend().pinned_memory().copy_of(&returns).expect("pinned memory")
+            } else {
+                returns.clone().into()
+            };
+            let input = VolatilityInput { num_series: series, mean: Mean::Constant, ..VolatilityInput::new(returns) };
+            let time = median(&mut service, "temporal/volatility-analysis", &Payload::typed(input), 5);
+            print(&format!("GARCH(1,1), {series} series of {LEN}, from {from}"), time, None);
+        }
+    }
+}
+
+/// Series of GARCH(1,1) models of different persistence.
+fn garch_returns(series: usize, len: usize) -> Vec<f64> {
+    let mut random = Random::new(11);
+    let mut uniform = || (random.below(1 << 30) as f64 + 0.5) / f64::from(1 << 30);
+    let mut returns = Vec::with_capacity(series * len);
+    for _ in 0..series {
+        let (alpha, beta) = (0.03 + 0.12 * uniform(), 0.7 + 0.14 * uniform());
+        let (mut variance, mut square) = (1.0, 1.0);
+        for _ in 0..len {
+            variance = 1.0 - alpha - beta + alpha * square + beta * variance;
+            let normal = (-2.0 * uniform().ln()).sqrt() * (std::f64::consts::TAU * uniform()).cos();
+            let residual = f64::sqrt(variance) * normal;
+            square = residual * residual;
+            returns.push(0.01 * residual);
+        }
+    }
+    returns
 }
 
 /// What each phase of pricing 16M contracts in f64 takes by itself, and what there is to copy with.

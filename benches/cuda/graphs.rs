@@ -65,7 +65,7 @@ pub(crate) fn kron(scale: u32, draws: u64) -> (u64, Vec<[u32; 2]>) {
     (1 << scale, (0..draws << scale).map(&mut edge).collect())
 }
 
-fn road(side: u32) -> (u64, Vec<[u32; 2]>) {
+pub(crate) fn road(side: u32) -> (u64, Vec<[u32; 2]>) {
     let mut random = Random(2);
     let nodes = side * side;
     let mut edges: Vec<[u32; 2]> = (0..nodes)

@@ -6,7 +6,8 @@
 //! ```
 //!
 //! The second runs parts of it: `small`, `memory`, `catalogue`, `resident`, `workers`, `priority`,
-//! `graphs`, `triangles`, `operands`, `pagerank`, `devices`, `telemetry`, `batch`, `batch-cost`, `batch-pipeline`.
+//! `graphs`, `triangles`, `traversal`, `operands`, `pagerank`, `devices`, `telemetry`, `batch`, `batch-cost`,
+//! `batch-pipeline`.
 
 // The plain loop, and the kernels here, are promises about device code.
 #![allow(unsafe_code)]
@@ -24,6 +25,7 @@ mod priority;
 mod raw;
 mod resident;
 mod telemetry;
+mod traversal;
 mod triangles;
 mod workers;
 
@@ -103,6 +105,9 @@ fn main() {
     }
     if wanted("batch-pipeline") {
         batch::pipeline();
+    }
+    if wanted("traversal") {
+        traversal::run();
     }
 }
 

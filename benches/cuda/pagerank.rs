@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
 use tower_kernels::kernels::graph::pagerank::{PageRankInput, PageRankOutput};
-use tower_kernels::service::{Operand, Payload};
+use tower_kernels::service::Payload;
 
 use crate::graphs::{kron, ms};
 use crate::{Cuda, call, service};
@@ -32,10 +32,9 @@ pub(crate) fn run() {
     let bytes = |vectors: u64| (arcs as u64 * 33 / 8 + nodes * 20 + nodes * vectors * 48) as f64;
     for vectors in [1, 8] {
         let input = |max_iterations| {
-            let operand = Some(Operand::from_version(&stored).unwrap());
             let seed_nodes = (vectors > 1).then(|| (0..vectors as u32).collect::<Vec<_>>().into());
             let options = PageRankInput { seed_nodes, tolerance: 0.0, max_iterations, ..PageRankInput::default() };
-            Payload::typed(PageRankInput { graph: operand, ..options })
+            Payload::typed(PageRankInput { graph: Some(stored.clone()), ..options })
         };
         let mut time = |max_iterations| {
             let input = input(max_iterations);

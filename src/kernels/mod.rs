@@ -2,17 +2,21 @@
 //!
 //! | id | module |
 //! |---|---|
+//! | `core/sort` | [`core::sort`] |
+//! | `core/top-k` | [`core::top_k`] |
 //! | `graph/adamic-adar`, `graph/adamic-adar-index` | [`graph::adamic_adar`] |
 //! | `graph/betweenness-centrality` | [`graph::betweenness_centrality`] |
 //! | `graph/clustering-coefficient` | [`graph::clustering_coefficient`] |
 //! | `graph/common-neighbors` | [`graph::common_neighbors`] |
 //! | `graph/cosine-similarity` | [`graph::cosine_similarity`] |
+//! | `graph/connected-components` | [`graph::connected_components`] |
 //! | `graph/degree-centrality` | [`graph::degree_centrality`] |
 //! | `graph/degree-ratio` | [`graph::degree_ratio`] |
 //! | `graph/density`, `graph/graph-density` | [`graph::density`] |
 //! | `graph/jaccard-similarity` | [`graph::jaccard_similarity`] |
 //! | `graph/k-clique`, `graph/k-clique-detection` | [`graph::k_clique`] |
 //! | `graph/pagerank` | [`graph::pagerank`] |
+//! | `graph/shortest-path` | [`graph::shortest_path`] |
 //! | `graph/star-topology` | [`graph::star_topology`] |
 //! | `graph/triangle-counting` | [`graph::triangle_counting`] |
 //! | `linalg/dot` | [`linalg::dot`] |
@@ -21,18 +25,40 @@
 //! | `orderbook/matching`, `orderbook/matching-engine` (ring) | [`orderbook::matching`] |
 //! | `risk/option-pricing` | [`risk::option_pricing`] |
 //! | `stats/moments` | [`stats::moments`] |
+//! | `temporal/volatility-analysis` | [`temporal::volatility_analysis`] |
+
+/// Evaluates an expression with the buffer of a [`NumberArray`](crate::service::NumberArray), whatever its type.
+macro_rules! with_numbers {
+    ($array:expr, $numbers:ident => $result:expr) => {
+        match $array {
+            $crate::service::NumberArray::U32($numbers) => $result,
+            $crate::service::NumberArray::I32($numbers) => $result,
+            $crate::service::NumberArray::U64($numbers) => $result,
+            $crate::service::NumberArray::I64($numbers) => $result,
+            $crate::service::NumberArray::F32($numbers) => $result,
+            $crate::service::NumberArray::F64($numbers) => $result,
+        }
+    };
+}
 
 pub mod authoring;
+#[cfg(feature = "kernels-core")]
+pub mod core;
+#[cfg(feature = "cuda")]
+pub mod device;
 #[cfg(feature = "kernels-graph")]
 pub mod graph;
 #[cfg(feature = "kernels-linalg")]
 pub mod linalg;
 #[cfg(feature = "kernels-orderbook")]
 pub mod orderbook;
+pub mod ordered_bits;
 #[cfg(feature = "kernels-risk")]
 pub mod risk;
 #[cfg(feature = "kernels-stats")]
 pub mod stats;
+#[cfg(feature = "kernels-temporal")]
+pub mod temporal;
 
 use authoring::ErasedCases;
 
@@ -93,11 +119,13 @@ macro_rules! catalogue {
 }
 
 catalogue! {
+    "kernels-core": [core::sort::Sort, core::top_k::TopK],
     "kernels-graph": [
         graph::adamic_adar::AdamicAdar,
         graph::betweenness_centrality::BetweennessCentrality,
         graph::clustering_coefficient::ClusteringCoefficient,
         graph::common_neighbors::CommonNeighbors,
+        graph::connected_components::ConnectedComponents,
         graph::cosine_similarity::CosineSimilarity,
         graph::degree_centrality::DegreeCentrality,
         graph::degree_ratio::DegreeRatio,
@@ -105,6 +133,7 @@ catalogue! {
         graph::jaccard_similarity::JaccardSimilarity,
         graph::k_clique::KClique,
         graph::pagerank::PageRank,
+        graph::shortest_path::ShortestPath,
         graph::star_topology::StarTopology,
         graph::triangle_counting::TriangleCounting
     ],
@@ -112,6 +141,7 @@ catalogue! {
     "kernels-orderbook": [orderbook::matching::Matching],
     "kernels-risk": [risk::option_pricing::OptionPricing],
     "kernels-stats": [stats::moments::Moments],
+    "kernels-temporal": [temporal::volatility_analysis::VolatilityAnalysis],
 }
 
 #[cfg(test)]

@@ -136,7 +136,7 @@ impl<S: KernelHandler> Service<KernelRequest> for Pipeline<S> {
         self.shared.tenants.assign(&mut request);
         request.resolve_alias(&self.shared.layer.registry);
         // Before the cache, whose keys have the versions of operands.
-        request.resolve_operands(self.shared.layer.registry.operands());
+        request.resolve_operands(&self.shared.layer.registry);
         PipelineFuture { inner: self.stack.call(request) }
     }
 }

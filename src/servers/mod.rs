@@ -14,6 +14,8 @@ pub mod actix;
 #[cfg(feature = "axum")]
 pub mod axum;
 #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+mod body_memory;
+#[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
 mod charged_buffer;
 #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
 mod devices;

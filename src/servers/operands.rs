@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::offload::offload;
 use crate::service::{
-    HostReservation, InvalidInput, KernelError, OperandError, OperandReference, OperandVersion, Operands, Payload,
-    PutOptions, RemoveOptions, RunContext,
+    HostReservation, InvalidInput, KernelError, OperandError, OperandReference, OperandReservation, OperandVersion,
+    Operands, Payload, PutOptions, RemoveOptions, RunContext,
 };
 
 /// Default maximum size of an uploaded operand, in bytes: 16 GiB.
@@ -24,6 +24,8 @@ pub(super) struct NewOperand {
     pub(super) type_name: String,
     pub(super) options: PutOptions,
     pub(super) payload: Payload,
+    /// The memory of the payload's tensors.
+    pub(super) reservation: OperandReservation,
 }
 
 /// Decodes, checks and stores an operand on the blocking pool. Dropping the future aborts this, unless the operand is
@@ -37,10 +39,10 @@ pub(super) async fn store_operand(
     let abort = AbortOnDrop::default();
     let is_aborted = Arc::clone(&abort.0);
     let storing = offload(true, move || {
-        let NewOperand { name, type_name, options, payload } = operand;
+        let NewOperand { name, type_name, options, payload, reservation } = operand;
         let is_aborted = || is_aborted.load(Ordering::Relaxed);
         let context = RunContext::new(Some(&is_aborted), deadline).with_memory(memory.as_ref());
-        operands.put_payload(&name, &type_name, payload, &options, &context)
+        operands.put_received(&name, &type_name, payload, reservation, &options, &context)
     });
     // The work checks the deadline too, but only once it has started.
     match deadline {

@@ -5,7 +5,8 @@ use std::vec;
 
 use bytes::Bytes;
 
-use crate::service::{Buffer, DType, HostMemoryError, HostReservation, InvalidInput, Tensor, TensorError, Tensors};
+use super::body_memory::BodyMemory;
+use crate::service::{Buffer, DType, HostMemoryError, InvalidInput, OperandError, Tensor, TensorError, Tensors};
 
 /// Description of a tensor.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub(super) enum SectionError {
     TrailingBytes,
     /// There is not enough memory for the tensors.
     Memory(HostMemoryError),
+    /// The tensors exceed a budget of operands.
+    Operand(OperandError),
     /// A description is invalid.
     Invalid(InvalidInput),
 }
@@ -45,12 +48,19 @@ impl From<HostMemoryError> for SectionError {
     }
 }
 
+impl From<OperandError> for SectionError {
+    fn from(error: OperandError) -> Self {
+        Self::Operand(error)
+    }
+}
+
 /// Copies the bytes of tensors, which arrive in frames of any length, to their final memory.
 #[derive(Debug)]
 pub(super) struct Sections {
     rest: Enumerate<vec::IntoIter<Input>>,
     current: Option<Filling>,
     tensors: Tensors,
+    total_bytes: u64,
 }
 
 /// Memory allocated at a tensor's first byte: descriptions must not cause large allocations by announcing lengths only.
@@ -86,11 +96,16 @@ impl Sections {
         if length.is_some_and(|length| length > end) {
             return Err(SectionError::TrailingBytes);
         }
-        Ok(Self { rest: inputs.into_iter().enumerate(), current: None, tensors: Tensors::new() })
+        Ok(Self { rest: inputs.into_iter().enumerate(), current: None, tensors: Tensors::new(), total_bytes: end })
+    }
+
+    /// Returns the size of all tensors whose data follows the descriptions.
+    pub(super) fn total_bytes(&self) -> u64 {
+        self.total_bytes
     }
 
     /// Copies received bytes, and reserves the memory of the tensors.
-    pub(super) fn push(&mut self, mut frame: &[u8], memory: &HostReservation) -> Result<(), SectionError> {
+    pub(super) fn push(&mut self, mut frame: &[u8], memory: &BodyMemory) -> Result<(), SectionError> {
         while !frame.is_empty() {
             if self.current.is_none() {
                 self.current = self.begin()?;
@@ -143,9 +158,9 @@ impl Sections {
 
 impl Filling {
     /// Copies as much as the tensor still needs, and returns the rest.
-    fn take<'a>(&mut self, frame: &'a [u8], held: &HostReservation) -> Result<&'a [u8], SectionError> {
+    fn take<'a>(&mut self, frame: &'a [u8], reserved: &BodyMemory) -> Result<&'a [u8], SectionError> {
         if self.filled == self.capacity() {
-            self.grow(held)?;
+            self.grow(reserved)?;
         }
         let (mine, rest) = frame.split_at(frame.len().min(self.capacity() - self.filled));
         let memory: &mut [u8] = bytemuck::cast_slice_mut(&mut self.memory);
@@ -159,9 +174,9 @@ impl Filling {
     }
 
     /// Allocates the first part, and the whole tensor once that much has arrived.
-    fn grow(&mut self, held: &HostReservation) -> Result<(), SectionError> {
+    fn grow(&mut self, reserved: &BodyMemory) -> Result<(), SectionError> {
         let bytes = if self.filled == 0 { self.bytes.min(FIRST_PART) } else { self.bytes };
-        held.grow((bytes - self.filled) as u64)?;
+        reserved.grow_tensors((bytes - self.filled) as u64)?;
         let mut memory: Buffer<u64> = Buffer::zeroed(bytes.div_ceil(size_of::<u64>()));
         memory[..self.memory.len()].copy_from_slice(&self.memory);
         self.memory = memory;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::service::HostReservation;
+use super::body_memory::BodyMemory;
 
 /// Interval in which a body must make progress.
 const INTERVAL: Duration = Duration::from_secs(1);
@@ -37,8 +37,8 @@ impl SlowBody {
     }
 
     /// Ready once the body must be aborted. Poll it when no data is available.
-    pub(crate) fn poll_given_up(&mut self, held: &HostReservation, cx: &mut Context<'_>) -> Poll<()> {
-        let bytes = held.bytes();
+    pub(super) fn poll_given_up(&mut self, memory: &BodyMemory, cx: &mut Context<'_>) -> Poll<()> {
+        let bytes = memory.bytes();
         if bytes <= SMALL {
             return Poll::Pending;
         }
@@ -47,7 +47,7 @@ impl SlowBody {
             ready!(timer.as_mut().poll(cx));
             let is_slow = self.received < LEAST.max(bytes / PART);
             self.received = 0;
-            if is_slow && held.memory().is_short() {
+            if is_slow && memory.is_short(SMALL) {
                 return Poll::Ready(());
             }
             timer.as_mut().reset(Instant::now() + INTERVAL);
@@ -58,11 +58,15 @@ impl SlowBody {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::service::HostMemory;
+    use crate::service::{HostMemory, HostReservation, OperandLimits, Operands, PutOptions};
     use std::future::poll_fn;
 
-    /// Whether a body that brings so much every 900 ms is given up within ten seconds.
     async fn is_given_up(held: &HostReservation, bytes: usize) -> bool {
+        is_upload_given_up(&BodyMemory::of_request(held), bytes).await
+    }
+
+    /// Whether a body of which `bytes` arrive every 900 ms is given up within ten seconds.
+    async fn is_upload_given_up(held: &BodyMemory, bytes: usize) -> bool {
         let mut body = SlowBody::default();
         for _ in 0..11 {
             let wait = poll_fn(|cx| body.poll_given_up(held, cx));
@@ -87,5 +91,22 @@ mod tests {
         assert!(!is_given_up(&large, 256 << 10).await, "it comes fast enough");
         assert!(is_given_up(&large, 1).await, "it trickles");
         assert!(is_given_up(&large, 0).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_slow_upload_is_given_up_only_while_it_holds_what_other_operands_need() {
+        let limits = OperandLimits { max_bytes: 8 << 20, ..OperandLimits::default() };
+        let (operands, memory) = (Operands::new(limits), HostMemory::new(8 << 20));
+        let (request, operand) = (memory.reservation(0), operands.reservation(&PutOptions::default()));
+        operand.grow(4 << 20).unwrap();
+        let upload = BodyMemory::of_upload(&request, &operand);
+        assert!(memory.reservation(0).grow(4 << 20).is_ok());
+        let other = memory.reservation(0);
+        other.grow(4 << 20).unwrap();
+        assert!(memory.reservation(0).grow(4 << 20).is_err() && memory.is_short());
+        assert!(!is_upload_given_up(&upload, 0).await, "it has no memory of requests");
+        assert!(operands.reservation(&PutOptions::default()).grow(5 << 20).is_err());
+        assert!(!is_upload_given_up(&upload, 256 << 10).await, "it comes fast enough");
+        assert!(is_upload_given_up(&upload, 1).await, "it trickles");
     }
 }

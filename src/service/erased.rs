@@ -13,7 +13,7 @@ use super::LaunchContext;
 use super::codec::{PinnedMemory, decode_json, decode_tensors, decode_within, encode_json, encode_tensors};
 use super::payload::{Encoding, Typed};
 use super::shared_run::{MemberResults, Members};
-use super::{BatchKey, Cost, Footprint, InvalidInput, Job, Kernel, KernelError, Payload, RunContext};
+use super::{BatchKey, Cost, Footprint, InvalidInput, Job, Kernel, KernelError, OperandVersion, Payload, RunContext};
 use crate::request::RequestContext;
 
 /// The decoded input of a kernel, or the merged jobs of a shared run, with the type erased.
@@ -35,6 +35,8 @@ pub(crate) trait ErasedKernel: Send + Sync {
     /// Decodes the payload without validating the input. Large arrays that have to be copied are copied into `memory`.
     fn decode(&self, payload: Payload, memory: Option<&PinnedMemory>) -> Result<Input, KernelError>;
     fn validate(&self, input: &Input) -> Result<(), KernelError>;
+    /// Returns the operands in a typed input; none if it is of another type.
+    fn operands(&self, input: &Typed) -> Vec<Arc<OperandVersion>>;
     fn batch_key(&self, input: &Input) -> Option<BatchKey>;
     fn shares_run(&self, first: &Input, other: &Input) -> bool;
     /// Returns the cost of a run of these inputs, whose costs have this sum.
@@ -64,6 +66,10 @@ impl<K: Kernel> ErasedKernel for K {
 
     fn validate(&self, input: &Input) -> Result<(), KernelError> {
         Ok(Kernel::validate(self, typed::<K>(&input.value)?)?)
+    }
+
+    fn operands(&self, input: &Typed) -> Vec<Arc<OperandVersion>> {
+        typed::<K>(input).map_or_else(|_| Vec::new(), |input| Kernel::operands(self, input))
     }
 
     fn batch_key(&self, input: &Input) -> Option<BatchKey> {

@@ -21,6 +21,9 @@ use crate::error::{Classify, ErrorKind, provide};
 /// in the document, the run by the kernel's [footprint](super::Kernel::footprint), and the response by the maximum size of
 /// its encoding.
 ///
+/// The tensors of uploaded operands are not part of it: they become the operand, and count to the
+/// [limits of operands](super::OperandLimits) from when they arrive.
+///
 /// One request may hold at most half of the limit. The last eighth is reserved for requests that hold at most 64 KiB, so
 /// that small requests are served while large ones hold the rest.
 ///

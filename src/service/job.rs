@@ -32,6 +32,8 @@ pub struct Job {
     tenant: Option<Arc<str>>,
     trace: Option<Box<TraceContext>>,
     pub(super) extensions: http::Extensions,
+    /// The operands of the job's own request.
+    operands: RequestOperands,
     pub(super) input: Option<Input>,
     /// The error of decoding or validation.
     prepare_error: Option<Box<KernelError>>,
@@ -57,7 +59,7 @@ impl Job {
             trace,
             extensions,
             scheduling,
-            is_without_operands: _,
+            operands,
         } = request;
         Ok(Self {
             kernel,
@@ -67,6 +69,7 @@ impl Job {
             tenant,
             trace,
             extensions,
+            operands: operands.unwrap_or_default(),
             input: None,
             prepare_error: None,
             batched_at: None,
@@ -85,6 +88,7 @@ impl Job {
             tenant: None,
             trace: None,
             extensions: http::Extensions::new(),
+            operands: RequestOperands::none(),
             input: Some(input),
             prepare_error: None,
             batched_at: None,
@@ -114,7 +118,7 @@ impl Job {
     pub(crate) fn operands(&self) -> Vec<&Arc<OperandVersion>> {
         let members = self.members().unwrap_or_default().iter();
         let mut all: Vec<&Arc<OperandVersion>> = Vec::new();
-        for version in members.chain([self]).flat_map(|job| job.own_operands()) {
+        for version in members.chain([self]).flat_map(|job| job.operands.versions()) {
             if all.iter().all(|known| known.id() != version.id()) {
                 all.push(version);
             }
@@ -133,11 +137,7 @@ impl Job {
 
     /// Returns the operands of the job's own request.
     pub(crate) fn request_operands(&self) -> RequestOperands {
-        self.extensions.get().cloned().unwrap_or_default()
-    }
-
-    fn own_operands(&self) -> &[Arc<OperandVersion>] {
-        self.extensions.get().map_or(&[], RequestOperands::versions)
+        self.operands.clone()
     }
 
     /// Returns the estimated cost; `None` until the payload has been decoded.
@@ -165,7 +165,7 @@ impl Job {
         request.trace = self.trace;
         request.extensions = self.extensions;
         request.scheduling = self.scheduling;
-        request.is_without_operands = request.operands().is_empty();
+        request.operands = Some(self.operands);
         Ok(request)
     }
 
@@ -276,7 +276,7 @@ impl Job {
         if let Some(reservation) = reservation {
             reservation.grow(decoded + growing)?;
         }
-        let decode = || decode_with_operands(&self.request_operands(), || self.kernel.decode_input(payload, memory));
+        let decode = || decode_with_operands(&self.operands, || self.kernel.decode_input(payload, memory));
         let input = decode_until(self.deadline, decode);
         let input = input.map_err(|DeadlinePassed| KernelError::DeadlineExceeded { started: false })??;
         if let Some(reservation) = reservation {

@@ -1,4 +1,5 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -6,7 +7,7 @@ use serde::de::DeserializeOwned;
 
 #[cfg(feature = "cuda")]
 use super::LaunchContext;
-use super::{Cost, Footprint, InvalidInput, KernelError, KernelInfo, RunContext};
+use super::{Cost, Footprint, InvalidInput, KernelError, KernelInfo, OperandVersion, RunContext};
 
 /// A kernel: its description, typed input and output, validation, cost estimate, and its code for each backend.
 ///
@@ -49,6 +50,17 @@ pub trait Kernel: Send + Sync + 'static {
         None
     }
 
+    /// Returns the versions of the [operands](super::Operand) in an input that a caller in the same process passed. The
+    /// default returns none.
+    ///
+    /// The response then has them in [`Execution::operands`](crate::request::Execution::operands), spans have them, and the
+    /// request runs where they are resident, as it is for requests by name, whose references are found without this. It
+    /// is called on the calling thread, so it must be cheap. The input has not been validated.
+    fn operands(&self, input: &Self::Input) -> Vec<Arc<OperandVersion>> {
+        let _ = input;
+        Vec::new()
+    }
+
     /// Runs the kernel on the CPU. Long loops call [`RunContext::check`] about once a millisecond; large inputs use
     /// rayon.
     ///
@@ -67,6 +79,9 @@ pub trait Kernel: Send + Sync + 'static {
     }
 
     /// Runs the host side of the kernel's CUDA code, on a worker thread that it may block.
+    ///
+    /// A kernel without CUDA code for some inputs returns [`KernelError::UnsupportedBackend`] for them before it queues any
+    /// work. [`Local`](crate::backends::Local) then runs them on the CPU.
     ///
     /// # Errors
     /// The errors of the [`LaunchContext`], and errors of the kernel's own.

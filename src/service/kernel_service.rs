@@ -70,7 +70,7 @@ where
     }
 
     fn call(&mut self, mut request: KernelRequest) -> Self::Future {
-        request.resolve_operands(self.registry.operands());
+        request.resolve_operands(&self.registry);
         let job = match self.registry.get(&request.kernel_id) {
             Some(_) if self.registry.operands().is_loading() && has_references(&request.payload) => {
                 Err(KernelError::OperandsLoading)

@@ -35,7 +35,7 @@ mod tensor;
 
 pub use crate::buffer::{Bf16, Buffer, DType, Element, F16};
 pub use cache_key::{KernelCacheKey, KernelKey, OwnedKernelKey};
-pub use codec::FloatArray;
+pub use codec::{FloatArray, NumberArray};
 pub use cost::{Cost, Footprint};
 #[cfg(feature = "cuda")]
 pub use cuda::LaunchContext;
@@ -46,10 +46,12 @@ pub use json::IntoJson;
 pub use kernel::{BatchKey, Kernel};
 pub use kernel_info::{BackendKind, KernelInfo, Mode};
 pub use kernel_service::KernelService;
+#[cfg(any(feature = "actix", feature = "axum", feature = "grpc", feature = "hyper"))]
+pub(crate) use operands::OperandReservation;
 pub use operands::{
     OpenOperandsError, Operand, OperandArray, OperandBudget, OperandDevices, OperandDirectoryUsage, OperandError,
-    OperandInfo, OperandLimits, OperandReference, OperandUsage, OperandValue, OperandVersion, Operands, Placement,
-    PutCondition, PutOptions, RemoveOptions, RequestOperands, TensorSet, VectorElements, Vectors, VectorsDocument,
+    OperandInfo, OperandLimits, OperandMemory, OperandReference, OperandUsage, OperandValue, OperandVersion, Operands,
+    Placement, PutCondition, PutOptions, RemoveOptions, TensorSet, VectorElements, Vectors, VectorsDocument,
     check_operand_name,
 };
 pub use payload::{Payload, Typed};
@@ -68,6 +70,7 @@ pub(crate) use codec::{PinnedMemory, optional_sequence, read_all};
 pub(crate) use document::ResponseMetadata;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use document::{Request as ExecuteRequest, Response as ExecuteResponse};
+pub(crate) use operands::RequestOperands;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use operands::{operand_name_schema, operand_version_schema};
 #[cfg(test)]

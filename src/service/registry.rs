@@ -15,8 +15,10 @@ use super::LaunchContext;
 use super::codec::PinnedMemory;
 use super::erased::{ErasedKernel, Input, SharedKernel};
 use super::kernel_index::KernelIndex;
-use super::payload::Encoding;
-use super::{BatchKey, Cost, Footprint, Kernel, KernelError, KernelInfo, Operands, Payload, RunContext};
+use super::payload::{Encoding, Typed};
+use super::{
+    BatchKey, Cost, Footprint, Kernel, KernelError, KernelInfo, OperandVersion, Operands, Payload, RunContext,
+};
 use crate::panics::{LogLimit, Panicked, catch_panic};
 
 /// Maps ids and aliases to the kernels that a service can run.
@@ -274,6 +276,11 @@ impl RegisteredKernel {
 
     pub(crate) fn validate(&self, input: &Input) -> Result<(), KernelError> {
         self.guarded(|kernel| kernel.validate(input))?
+    }
+
+    /// Returns the operands in a typed input; none if it is of another type or the kernel panics.
+    pub(crate) fn operands(&self, input: &Typed) -> Vec<Arc<OperandVersion>> {
+        self.guarded(|kernel| kernel.operands(input)).unwrap_or_default()
     }
 
     /// Returns the batch key of a valid input; `None` if the kernel panics.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
-use super::{HostReservation, KernelRegistry, OperandVersion, Operands, Payload, PayloadError, RequestOperands};
+use super::{HostReservation, KernelRegistry, OperandVersion, Payload, PayloadError, RequestOperands};
 use crate::request::Scheduling;
 use crate::request::metadata::RequestMetadata;
 use crate::request::{Execution, Priority, RequestContext, ResponseContext, Share, TraceContext};
@@ -46,9 +46,8 @@ pub struct KernelRequest {
     pub extensions: http::Extensions,
     /// For the layers that schedule it.
     pub(super) scheduling: Scheduling,
-    /// Whether the payload was searched for references to operands and has none. Those that it has are in `extensions`,
-    /// because few requests have any and every layer moves the request.
-    pub(super) is_without_operands: bool,
+    /// The operands that the payload refers to; `None` until they are resolved.
+    pub(super) operands: Option<RequestOperands>,
 }
 
 impl KernelRequest {
@@ -64,7 +63,7 @@ impl KernelRequest {
             trace: None,
             extensions: http::Extensions::new(),
             scheduling: Scheduling::default(),
-            is_without_operands: false,
+            operands: None,
         }
     }
 
@@ -88,40 +87,37 @@ impl KernelRequest {
         }
     }
 
-    /// Resolves the references to operands in the payload, unless that was done before.
+    /// Resolves the references to the registry's operands in the payload, unless that was done before. In a typed payload
+    /// they are [handles](super::Operand), which its [kernel](super::Kernel::operands) returns.
     ///
     /// The request then holds these versions, whatever is stored or deleted meanwhile. Servers and
     /// [pipelines](crate::pipeline) do it before their layers, so that outputs are cached by the versions that they were
     /// made from, and [`KernelService`](super::KernelService) does it for all others. Call it after the tenant was set.
-    pub fn resolve_operands(&mut self, operands: &Operands) {
-        if !self.is_resolved() {
-            let tenant = self.tenant.as_deref();
-            let found = if operands.is_empty() {
-                RequestOperands::none()
-            } else {
-                RequestOperands::of(&self.payload, operands, tenant)
-            };
-            self.set_operands(found);
+    pub fn resolve_operands(&mut self, registry: &KernelRegistry) {
+        if self.is_resolved() {
+            return;
         }
+        let operands = registry.operands();
+        let found = match &self.payload {
+            Payload::Typed(input) => {
+                let handles = registry.get(&self.kernel_id).map(|kernel| kernel.operands(input));
+                RequestOperands::of_handles(handles.unwrap_or_default(), operands)
+            }
+            _ if operands.is_empty() => RequestOperands::none(),
+            payload => RequestOperands::of(payload, operands, self.tenant.as_deref()),
+        };
+        self.operands = Some(found);
     }
 
     /// Returns the operands that the payload refers to; none before they are
     /// [resolved](Self::resolve_operands).
     pub fn operands(&self) -> &[Arc<OperandVersion>] {
-        self.extensions.get().map_or(&[], RequestOperands::versions)
+        self.operands.as_ref().map_or(&[], RequestOperands::versions)
     }
 
     /// Whether the references to operands in the payload are resolved.
     pub(super) fn is_resolved(&self) -> bool {
-        self.is_without_operands || self.extensions.get::<RequestOperands>().is_some()
-    }
-
-    /// Sets the operands that the payload refers to.
-    fn set_operands(&mut self, operands: RequestOperands) {
-        self.is_without_operands = operands.versions().is_empty();
-        if !self.is_without_operands {
-            self.extensions.insert(operands);
-        }
+        self.operands.is_some()
     }
 
     /// Sets the fair share that the request is charged to.

@@ -7,11 +7,14 @@ use tower::{Service, ServiceExt};
 use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::kernels::authoring::Precision;
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
+use tower_kernels::kernels::graph::connected_components::{ConnectedComponentsInput, ConnectedComponentsOutput};
 use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
 use tower_kernels::kernels::graph::pagerank::{PageRankInput, PageRankOutput};
+use tower_kernels::kernels::graph::shortest_path::{ShortestPathInput, ShortestPathOutput};
 use tower_kernels::kernels::graph::triangle_counting::{TriangleCountingInput, TriangleCountingOutput};
 use tower_kernels::kernels::linalg::saxpy::{SaxpyInput, SaxpyOutput};
 use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricingInput, OptionPricingOutput};
+use tower_kernels::kernels::temporal::volatility_analysis::{Mean, VolatilityInput, VolatilityOutput};
 use tower_kernels::service::{
     FloatArray, KernelError, KernelRequest, KernelResponse, KernelService, Payload, RunContext,
 };
@@ -23,11 +26,16 @@ crate::tests! {
     option_prices_agree
     betweenness_agrees
     pagerank_agrees
+    volatility_models_agree
     small_inputs_of_every_kernel_agree
     betweenness_stops_when_its_caller_leaves
     triangles_are_the_same
     counting_triangles_stops_at_the_deadline
+    volatility_analysis_stops_when_its_request_is_cancelled
     a_service_over_this_machine_runs_on_cuda
+    strong_components_run_on_the_cpu
+    wide_and_deep_searches_agree
+    searches_stop_at_the_deadline
 }
 
 /// One bench with the catalogue, and the same on the CPU.
@@ -234,6 +242,69 @@ fn pagerank_agrees() {
     }
 }
 
+/// Series of GARCH models: most with a maximum in the interior, some with several.
+fn volatility(series: usize, len: usize, mean: Mean, seed: u64) -> VolatilityInput {
+    let uniform = numbers(2 * series * (len + 2), seed);
+    let returns = uniform.chunks(2 * (len + 2)).flat_map(|uniform| {
+        let (alpha, beta) = (0.02 + 0.2 * uniform[0], 0.4 + 0.38 * uniform[1]);
+        let (mut variance, mut square) = (1.0, 1.0);
+        uniform[4..].chunks(2).map(move |pair| {
+            variance = 1.0 - alpha - beta + alpha * square + beta * variance;
+            let normal = (-2.0 * (1.0 - pair[0]).ln()).sqrt() * (std::f64::consts::TAU * pair[1]).cos();
+            let residual = f64::sqrt(variance) * normal;
+            square = residual * residual;
+            0.01 * residual + 0.0005
+        })
+    });
+    VolatilityInput { num_series: series as u32, mean, forecast_horizon: 3, ..VolatilityInput::new(returns.collect::<Vec<_>>()) }
+}
+
+fn volatility_models_agree() {
+    let both = Both::new();
+    let mut single = volatility(70, 400, Mean::Constant, 4);
+    single.returns = reals(&single.returns).into_iter().map(|value| value as f32).collect::<Vec<_>>().into();
+    let mut degenerate = volatility(40, 100, Mean::Constant, 5);
+    if let FloatArray::F64(returns) = &mut degenerate.returns {
+        returns[..100].fill(0.25);
+        returns[333] = f64::NAN;
+    }
+    let cases = [
+        volatility(1, 10, Mean::Zero, 1),
+        volatility(33, 1025, Mean::Zero, 2),
+        volatility(300, 500, Mean::Constant, 3),
+        single,
+        degenerate,
+    ];
+    for input in cases {
+        let name = format!("{} series, {:?}", input.num_series, input.mean);
+        let (cuda, cpu) = both.run::<VolatilityOutput>("temporal/volatility-analysis", &Payload::typed(input));
+        assert_eq!(cuda.status, cpu.status, "{name}");
+        for series in 0..cpu.status.len() {
+            let (a, b) = (cuda.log_likelihood[series], cpu.log_likelihood[series]);
+            assert!((a - b).abs() <= 1e-9 * b.abs() || a.is_nan() && b.is_nan(), "{name}, series {series}: {a} and {b}");
+            // Where the maximum is flat, the same likelihood leaves the parameters apart.
+            let near = |a: f64, b: f64, unit: f64| (a - b).abs() <= 1e-4 * unit || a.is_nan() && b.is_nan();
+            assert!(near(cuda.alpha[series], cpu.alpha[series], 1.0), "{name}, alpha of series {series}");
+            assert!(near(cuda.volatility[series], cpu.volatility[series], cpu.volatility[series]), "{name}, {series}");
+        }
+    }
+}
+
+fn volatility_analysis_stops_when_its_request_is_cancelled() {
+    let both = Both::new();
+    // A single series of two million returns takes a thread many seconds.
+    let long = Payload::typed(volatility(1, 2_000_000, Mean::Constant, 6));
+    let request = KernelRequest::new("temporal/volatility-analysis", long).with_timeout(Duration::from_millis(400));
+    let result = both.cuda.runtime.block_on(async { both.cuda.service().ready().await?.call(request).await });
+    assert!(matches!(result, Err(KernelError::DeadlineExceeded { .. })), "{result:?}");
+    both.cuda.settle();
+    let (cuda, cpu) = both.run::<VolatilityOutput>(
+        "temporal/volatility-analysis",
+        &Payload::typed(volatility(2, 50, Mean::Zero, 7)),
+    );
+    assert_eq!(cuda.status, cpu.status);
+}
+
 /// Few enough to run under `compute-sanitizer --tool racecheck`, and through every entry: shallow and deep, wide and
 /// narrow, in single precision and double.
 fn small_inputs_of_every_kernel_agree() {
@@ -251,6 +322,11 @@ fn small_inputs_of_every_kernel_agree() {
         let (cuda, cpu) = both.run::<PageRankOutput>("graph/pagerank", &Payload::typed(input));
         assert!(cuda.scores.iter().zip(cpu.scores.iter()).all(|(a, b)| (a - b).abs() < 1e-15));
     }
+    for mean in [Mean::Constant, Mean::Zero] {
+        let input = Payload::typed(volatility(35, 60, mean, 9));
+        let (cuda, cpu) = both.run::<VolatilityOutput>("temporal/volatility-analysis", &input);
+        assert!(cuda.log_likelihood.iter().zip(cpu.log_likelihood.iter()).all(|(a, b)| (a - b).abs() < 1e-6 * b.abs()));
+    }
     let path: Vec<[u32; 2]> = (1..600).map(|node| [node - 1, node]).collect();
     let mut deep = BetweennessInput::from_edges(600, path);
     deep.samples = Some(40);
@@ -259,6 +335,16 @@ fn small_inputs_of_every_kernel_agree() {
         let (cuda, cpu) = both.run::<BetweennessOutput>("graph/betweenness-centrality", &Payload::typed(input));
         assert!(cuda.scores.iter().zip(cpu.scores.iter()).all(|(a, b)| (a - b).abs() < 1e-12));
     }
+    let deep: Vec<[u32; 2]> = (1..600).map(|node| [node - 1, node]).collect();
+    for edges in [deep, random_edges(400, 12_000, 8)] {
+        let components = ConnectedComponentsInput::from_edges(600, edges.clone());
+        let components = Payload::typed(components);
+        let (cuda, cpu) = both.run::<ConnectedComponentsOutput>("graph/connected-components", &components);
+        assert!(cuda == cpu);
+        let paths = ShortestPathInput::from_edges(600, edges);
+        let paths = ShortestPathInput { predecessors: true, sources: vec![0, 5, 399].into(), ..paths };
+        let (cuda, cpu) = both.run::<ShortestPathOutput>("graph/shortest-path", &Payload::typed(paths));
+        assert!(cuda == cpu);
     // Rows for a warp and rows for a block.
     let edges = [clique(150), random_edges(2_000, 6_000, 9)].concat();
     let input = Payload::typed(TriangleCountingInput::from_edges(2_000, edges));
@@ -336,4 +422,66 @@ fn a_service_over_this_machine_runs_on_cuda() {
     assert!(response.execution.backend == "CUDA" && response.execution.device.is_some(), "{:?}", response.execution);
     let Payload::Json(output) = response.payload else { panic!("JSON in, JSON out") };
     assert_eq!(output, r#"{"y":[12.0,24.0]}"#);
+}
+
+fn strong_components_run_on_the_cpu() {
+    let bench = Bench::new(1);
+    tower_kernels::kernels::register_all(&bench.registry).unwrap();
+    let service = KernelService::new(Arc::clone(&bench.registry));
+    let input = ConnectedComponentsInput::from_edges(4, vec![[0, 1], [1, 0], [1, 2], [2, 3]]);
+    let input = ConnectedComponentsInput { directed: true, ..input };
+    for (strong, backend, components) in [(false, "CUDA", vec![0, 0, 0, 0]), (true, "CPU", vec![0, 0, 1, 2])] {
+        let input = Payload::typed(ConnectedComponentsInput { strong, ..input.clone() });
+        let run = call(service.clone(), "graph/connected-components", input.clone());
+        let response = bench.runtime.block_on(run).unwrap();
+        assert_eq!(response.execution.backend, backend);
+        assert_eq!(response.payload.downcast::<ConnectedComponentsOutput>().unwrap().components[..], components);
+        // A device alone says that it has no code for it.
+        let alone = bench.runtime.block_on(call(bench.service(), "graph/connected-components", input));
+        assert_eq!(strong, matches!(alone, Err(KernelError::UnsupportedBackend { backend: "CUDA", .. })));
+    }
+}
+
+/// Graphs that go through every kind of launch: a hub, a long path, a path with a tail that grows wide, and many sources.
+fn wide_and_deep_searches_agree() {
+    let both = Both::new();
+    let path: Vec<[u32; 2]> = (1..20_000).map(|node| [node - 1, node]).collect();
+    let mut broom = path.clone();
+    broom.extend((20_000..400_000_u32).map(|node| [node / 20, node]));
+    let star: Vec<[u32; 2]> = (1..100_000).map(|node| [0, node]).collect();
+    let sources = |count: usize, nodes: u32| (0..count as u32).map(|index| index * 7919 % nodes).collect::<Vec<_>>();
+    for (name, nodes, edges, sources) in [
+        ("path", 20_000, path, sources(3, 20_000)),
+        ("broom", 400_000, broom, vec![0]),
+        ("star", 100_000, star, sources(20, 100_000)),
+        ("random", 60_000, random_edges(60_000, 400_000, 5), sources(100, 60_000)),
+        ("dense", 2_000, random_edges(2_000, 400_000, 6), sources(1_000, 2_000)),
+    ] {
+        for directed in [false, true] {
+            let input = ShortestPathInput::from_edges(nodes, edges.clone());
+            let input = ShortestPathInput { directed, predecessors: true, sources: sources.clone().into(), ..input };
+            let (cuda, cpu) = both.run::<ShortestPathOutput>("graph/shortest-path", &Payload::typed(input));
+            assert!(cuda == cpu, "{name}, {directed}");
+            let input = ConnectedComponentsInput::from_edges(nodes, edges.clone());
+            let input = Payload::typed(ConnectedComponentsInput { directed, ..input });
+            let (cuda, cpu) = both.run::<ConnectedComponentsOutput>("graph/connected-components", &input);
+            assert!(cuda == cpu, "{name}, {directed}");
+        }
+    }
+}
+
+fn searches_stop_at_the_deadline() {
+    let both = Both::new();
+    // Some seconds of narrow levels, and of wide ones.
+    let path: Vec<[u32; 2]> = (1..2_000_000).map(|node| [node - 1, node]).collect();
+    for (nodes, edges, sources) in
+        [(2_000_000, path, vec![0]), (100_000, random_edges(100_000, 3_000_000, 9), vec![1; 40_000])]
+    {
+        let input = ShortestPathInput::from_edges(nodes, edges);
+        let input = Payload::typed(ShortestPathInput { sources: sources.into(), ..input });
+        let request = KernelRequest::new("graph/shortest-path", input).with_timeout(Duration::from_millis(900));
+        let result = both.cuda.runtime.block_on(async { both.cuda.service().ready().await?.call(request).await });
+        assert!(matches!(result, Err(KernelError::DeadlineExceeded { .. })), "{result:?}");
+        both.cuda.settle();
+    }
 }

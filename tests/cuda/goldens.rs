@@ -1,16 +1,27 @@
-//! The goldens on CUDA: networkx's scores, and option prices of 40 digits.
+//! The goldens on CUDA: networkx's scores, components and distances, option prices of 40 digits, numpy's sorts and top k, and
+//! arch's estimates.
 
 use serde_json::{Value, json};
 use tower::{Service, ServiceExt};
-use tower_kernels::service::{KernelRequest, Payload};
+use tower_kernels::kernels::authoring::Random;
+use tower_kernels::kernels::core::sort::{Sort, SortInput, SortOutput};
+use tower_kernels::kernels::core::top_k::{TopK, TopKInput, TopKOutput};
+use tower_kernels::service::{Kernel, KernelRequest, NumberArray, Payload, RunContext};
 
 use crate::probe::Bench;
+use crate::support::core_goldens::{bits_at, bits_of_rows, sorts, top_ks};
 
 crate::tests! {
     betweenness_is_that_of_networkx
     triangles_are_those_of_networkx
     pagerank_is_that_of_networkx
+    weak_components_are_those_of_networkx
+    distances_are_those_of_networkx
     option_prices_are_within_1e12_of_40_digits
+    sorts_are_those_of_numpy
+    the_top_k_are_those_of_numpy
+    large_sorts_and_selections_are_those_of_the_cpu
+    volatility_models_are_those_of_arch
 }
 
 fn run(bench: &Bench, id: &'static str, input: &Value) -> Value {
@@ -22,6 +33,20 @@ fn run(bench: &Bench, id: &'static str, input: &Value) -> Value {
     assert_eq!(response.execution.backend, "CUDA");
     let Payload::Json(output) = response.payload else { panic!("JSON in, JSON out") };
     serde_json::from_slice(&output).unwrap()
+}
+
+/// The output for a typed input.
+fn run_typed<I, O>(bench: &Bench, id: &'static str, input: I) -> std::sync::Arc<O>
+where
+    I: std::any::Any + Send + Sync,
+    O: std::any::Any + Send + Sync,
+{
+    let response = bench.runtime.block_on(async {
+        let mut service = bench.service();
+        service.ready().await.unwrap().call(KernelRequest::new(id, Payload::typed(input))).await.unwrap()
+    });
+    assert_eq!(response.execution.backend, "CUDA");
+    response.payload.downcast().unwrap()
 }
 
 fn bench() -> Bench {
@@ -111,6 +136,41 @@ fn pagerank_is_that_of_networkx() {
     }
 }
 
+fn weak_components_are_those_of_networkx() {
+    let goldens: Vec<Value> = serde_json::from_str(include_str!("../goldens/connected_components.json")).unwrap();
+    assert!(goldens.len() >= 14);
+    let bench = bench();
+    for golden in &goldens {
+        let input = json!({"num_nodes": golden["num_nodes"], "edges": golden["edges"], "directed": golden["directed"]});
+        let output = run(&bench, "graph/connected-components", &input);
+        assert_eq!(output["components"], golden["weak"], "{}", golden["name"]);
+        let sizes: f64 = numbers(&output["sizes"]).iter().sum();
+        assert_eq!(Some(sizes), golden["num_nodes"].as_f64(), "{}", golden["name"]);
+    }
+}
+
+/// The values of all rows, with the number that stands for none.
+fn joined(rows: &Value) -> Vec<f64> {
+    let values = rows.as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap());
+    values.map(|value| value.as_f64().unwrap_or(f64::from(u32::MAX))).collect()
+}
+
+fn distances_are_those_of_networkx() {
+    let goldens: Vec<Value> = serde_json::from_str(include_str!("../goldens/shortest_path.json")).unwrap();
+    assert!(goldens.len() >= 14);
+    let bench = bench();
+    for golden in &goldens {
+        let input = json!({
+            "num_nodes": golden["num_nodes"], "edges": golden["edges"], "directed": golden["directed"],
+            "sources": golden["sources"], "predecessors": true,
+        });
+        let output = run(&bench, "graph/shortest-path", &input);
+        for field in ["distances", "predecessors"] {
+            assert_eq!(numbers(&output[field]), joined(&golden[field]), "{field} of {}", golden["name"]);
+        }
+    }
+}
+
 /// What one unit of each output is on the scale of the contract: the size of the terms that cancel in it.
 fn scales([spot, strike, rate, volatility, time, dividend_yield]: [f64; 6]) -> [f64; 6] {
     let (forward, owed) = (spot * (-dividend_yield * time).exp(), strike * (-rate * time).exp());
@@ -139,4 +199,78 @@ fn option_prices_are_within_1e12_of_40_digits() {
             assert!((value - expected).abs() <= bound, "{field} of {} {terms:?}: {value:e} {expected:e}", row[6]);
         }
     }
+}
+
+fn sorts_are_those_of_numpy() {
+    let bench = bench();
+    for (input, indices) in sorts() {
+        let output = run_typed::<_, SortOutput>(&bench, "core/sort", input.clone());
+        assert_eq!(output.indices.as_deref(), Some(&indices[..]), "{input:?}");
+        let count = indices.len() as u32;
+        assert_eq!(bits_at(&output.values, 0..count), bits_at(&input.values, indices), "{input:?}");
+    }
+}
+
+fn the_top_k_are_those_of_numpy() {
+    let bench = bench();
+    for (input, indices) in top_ks() {
+        let output = run_typed::<_, TopKOutput>(&bench, "core/top-k", input.clone());
+        assert_eq!(output.indices.to_vec(), indices, "{input:?}");
+        assert_eq!(bits_at(&output.values, 0..indices.len() as u32), bits_of_rows(&input, &indices), "{input:?}");
+    }
+}
+
+/// Sizes at which many blocks work on a row, in orders that are hard to select from, and more than one portion of a sort.
+fn large_sorts_and_selections_are_those_of_the_cpu() {
+    let bench = bench();
+    let mut random = Random::new(9);
+    let random: Vec<f32> = (0..(5 << 20) + 3).map(|_| random.number() as f32).collect();
+    let ascending: Vec<u32> = (0..3 << 20).collect();
+    let equal = vec![7_i64; 3 << 20];
+    let arrays: [NumberArray; 3] = [random.into(), ascending.into(), equal.into()];
+    for values in arrays {
+        for descending in [false, true] {
+            let input = SortInput { values: values.clone(), descending, return_indices: true };
+            let expected = Sort.run_cpu(&input, &RunContext::detached()).unwrap();
+            assert!(*run_typed::<_, SortOutput>(&bench, "core/sort", input) == expected);
+            for (rows, k) in [(1, 1), (1, 100), (1, 1024), (1, 1025), (3, 700)] {
+                let len = values.len() as u64;
+                if !len.is_multiple_of(rows) {
+                    continue;
+                }
+                let input = TopKInput { values: values.clone(), rows, k, largest: descending };
+                let expected = TopK.run_cpu(&input, &RunContext::detached()).unwrap();
+                let output = run_typed::<_, TopKOutput>(&bench, "core/top-k", input);
+                assert!(*output == expected, "{:?}, {rows} rows, {k}, {descending}", values.dtype());
+            }
+        }
+    }
+}
+
+/// Their parameters, where the fit is the same maximum, and otherwise a higher one.
+fn volatility_models_are_those_of_arch() {
+    let goldens: Vec<Value> = serde_json::from_str(include_str!("../goldens/volatility.json")).unwrap();
+    assert!(goldens.len() >= 30);
+    let bench = bench();
+    let mut same_maximum = 0;
+    for golden in &goldens {
+        let input = json!({ "returns": golden["returns"], "mean": golden["mean"], "forecast_horizon": 6 });
+        let output = run(&bench, "temporal/volatility-analysis", &input);
+        let name = format!("{}, {}", golden["name"], golden["mean"]);
+        assert_eq!(output["status"], json!([0]), "{name}");
+        let (found, expected) = (numbers(&output["log_likelihood"])[0], golden["log_likelihood"].as_f64().unwrap());
+        let bound = 1e-6 * expected.abs();
+        assert!(found >= expected - bound, "{name}: {found} is below {expected}");
+        if found > expected + bound {
+            continue;
+        }
+        same_maximum += 1;
+        let relative = if golden["is_interior"] == true { 1e-4 } else { 1e-3 };
+        for field in ["mu", "omega", "alpha", "beta", "volatility"] {
+            let (value, expected) = (numbers(&output[field])[0], golden[field].as_f64().unwrap());
+            let bound = relative * expected.abs() + 1e-9;
+            assert!((value - expected).abs() <= bound, "{field} of {name}: {value:e}, not {expected:e}");
+        }
+    }
+    assert!(same_maximum >= 28, "{same_maximum} of {}", goldens.len());
 }

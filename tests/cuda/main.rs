@@ -7,6 +7,7 @@ mod batch;
 mod catalogue;
 mod compiled;
 mod contract;
+mod device_algorithms;
 mod domain;
 mod faults;
 mod goldens;
@@ -54,6 +55,7 @@ fn main() {
             catalogue::TESTS,
             compiled::TESTS,
             contract::TESTS,
+            device_algorithms::TESTS,
             goldens::TESTS,
             launch_context::TESTS,
             loading::TESTS,

@@ -11,8 +11,8 @@ use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::backends::cuda::CudaUsage;
 use tower_kernels::cuda::Launch;
 use tower_kernels::service::{
-    Bf16, Buffer, Element, F16, KernelError, KernelRequest, KernelService, LaunchContext, OperandVersion, Payload,
-    Placement, PutOptions, RemoveOptions, RunContext, TensorSet, VectorElements, Vectors,
+    Bf16, Buffer, Element, F16, KernelError, KernelRequest, KernelService, LaunchContext, OperandBudget, OperandError,
+    OperandVersion, Payload, Placement, PutOptions, RemoveOptions, RunContext, TensorSet, VectorElements, Vectors,
 };
 
 use crate::domain;
@@ -29,6 +29,7 @@ crate::tests! {
     a_request_that_waits_for_memory_has_idle_copies_evicted
     a_cancelled_upload_is_made_again_by_the_next_run
     operands_are_placed_as_they_say
+    placed_copies_stay_and_a_placement_without_memory_for_it_stores_nothing
     without_memory_for_copies_runs_upload_for_themselves
     host_code_cannot_write_to_a_copy
     a_kernel_that_writes_to_a_copy_faults
@@ -408,6 +409,48 @@ fn operands_are_placed_as_they_say() {
     options.placement = Placement::All;
     let stored = registry.operands().put_with("x", TensorSet::of("x", x), &options).unwrap();
     assert!(stored.version().unwrap().devices().is_empty());
+}
+
+fn placed_copies_stay_and_a_placement_without_memory_for_it_stores_nothing() {
+    const SIZE: u64 = 16 << 20;
+    let bench = with_kernels(Bench::configured(|config| config.operand_memory = Some(3 * SIZE)));
+    let local = Local::with_backends(CpuBackend::new(), Ok(bench.backend.clone()));
+    local.load_kernels(&bench.registry);
+    let place = |name: &str, mib: usize| {
+        let mut options = PutOptions::default();
+        options.placement = Placement::All;
+        let value = TensorSet::of("x", numbers(mib * MIB / 8, 1));
+        bench.registry.operands().put_with(name, value, &options)
+    };
+    place("placed", 16).unwrap();
+    place("other", 16).unwrap();
+    // Copies on demand take turns in what is left.
+    for name in ["a", "b", "a", "b"] {
+        put(&bench, name, &numbers(SIZE as usize / 8, 1));
+        execute(&bench, "stats/moments", &json!({ "x": { "operand": name } }));
+        bench.settle();
+    }
+    let before = usage(&bench);
+    assert!(before.operand_evictions > 0 && before.operand_bytes == 3 * SIZE, "{before:?}");
+    for name in ["placed", "other"] {
+        let (_, uses) = execute(&bench, "stats/moments", &json!({ "x": { "operand": name } }));
+        assert!(uses[0].1, "it stays: {uses:?}");
+    }
+    let memory = bench.registry.operands().usage();
+    let over = place("placed", 32).unwrap_err();
+    let OperandError::OverBudget { budget: OperandBudget::Device, need, free } = over else { panic!("{over:?}") };
+    assert_eq!((need, free), (2 * SIZE, SIZE));
+    bench.settle();
+    assert_eq!(bench.registry.operands().get(None, "placed").unwrap().version(), 1, "the old version stays");
+    let after = bench.registry.operands().usage();
+    assert_eq!((after.versions, after.bytes), (memory.versions, memory.bytes));
+    assert_eq!(usage(&bench).operand_evictions, before.operand_evictions, "nothing is evicted in vain");
+    // What was placed makes room when it is removed, and another one takes the place of copies on demand.
+    remove(&bench, "other");
+    bench.settle();
+    place("large", 32).unwrap();
+    let (_, uses) = execute(&bench, "stats/moments", &json!({ "x": { "operand": "placed" } }));
+    assert!(uses[0].1, "{uses:?}");
 }
 
 fn without_memory_for_copies_runs_upload_for_themselves() {

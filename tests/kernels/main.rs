@@ -2,6 +2,10 @@
 
 mod batched;
 mod betweenness;
+mod connected_components;
+mod core;
+#[path = "../support/core_goldens.rs"]
+mod core_goldens;
 mod graph_input;
 mod graphs;
 mod neighborhoods;
@@ -9,4 +13,6 @@ mod option_pricing;
 mod pricing_input;
 mod saxpy;
 mod service;
+mod shortest_path;
 mod sums;
+mod volatility;

@@ -57,10 +57,13 @@ fn the_catalogue_is_complete_and_described() {
     register_all(&registry).unwrap();
     let ids: Vec<String> = registry.list().iter().map(|kernel| kernel.info().id.to_string()).collect();
     let expected = [
+        "core/sort",
+        "core/top-k",
         "graph/adamic-adar",
         "graph/betweenness-centrality",
         "graph/clustering-coefficient",
         "graph/common-neighbors",
+        "graph/connected-components",
         "graph/cosine-similarity",
         "graph/degree-centrality",
         "graph/degree-ratio",
@@ -68,6 +71,7 @@ fn the_catalogue_is_complete_and_described() {
         "graph/jaccard-similarity",
         "graph/k-clique",
         "graph/pagerank",
+        "graph/shortest-path",
         "graph/star-topology",
         "graph/triangle-counting",
         "linalg/dot",
@@ -76,6 +80,7 @@ fn the_catalogue_is_complete_and_described() {
         "orderbook/matching",
         "risk/option-pricing",
         "stats/moments",
+        "temporal/volatility-analysis",
     ];
     assert_eq!(ids, expected);
     for id in ids {
@@ -90,7 +95,7 @@ fn the_catalogue_is_complete_and_described() {
 #[test]
 fn every_kernel_agrees_with_its_reference_on_the_cpu() {
     let cases = tower_kernels::kernels::cases();
-    assert!(cases.len() >= 7);
+    assert!(cases.len() >= 9);
     for kernel in cases {
         kernel.check_cpu().unwrap_or_else(|error| panic!("{error}"));
     }

@@ -136,7 +136,7 @@ async fn spans_have_operands_versions_residency_and_time_to_build() {
     ] {
         let mut request = KernelRequest::new("linalg/saxpy", Payload::json(input));
         request.tenant = Some("acme-secret".into());
-        request.resolve_operands(operands);
+        request.resolve_operands(&registry);
         let succeeds = resident.is_some() || !input.contains("operand");
         let result = TracingLayer::new().layer(service.clone()).oneshot(request).await;
         assert_eq!(result.is_ok(), succeeds, "{input}");

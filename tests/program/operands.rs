@@ -335,7 +335,7 @@ fn peak_memory(process: u32) -> Option<u64> {
 #[cfg(target_os = "linux")]
 #[test]
 fn a_large_file_is_not_held_in_memory() {
-    let (_server, url) = serve(&["--memory-max=512MiB", "--operands-max-bytes=128MiB"]);
+    let (_server, url) = serve(&["--memory-max=8MiB", "--operands-max-bytes=128MiB"]);
     let file = TempFile::new(&npy("|u1", "False", "(67108864,)", &vec![7; 64 << 20]));
     let tensor = format!("--tensor=x={}", file.path());
     let mut child = program(["operand", "put", "big", "--type=tensors", &tensor, "--rest", &url]).spawn().unwrap();

@@ -217,7 +217,6 @@ fn contradicting_settings_are_rejected_by_both_names() {
         (&["--rest-listen=127.0.0.1:50051"], &["--rest-listen: ", "50051"]),
         (&["--memory-max=8MiB", "--rest-max-request-size=9000000"], &["--rest-max-request-size and --memory-max"]),
         (&["--memory-max=8MiB", "--grpc-max-response-size=9000000"], &["--grpc-max-response-size and --memory-max"]),
-        (&["--memory-max=8MiB", "--operands-max-upload=9000000"], &["--operands-max-upload and --memory-max"]),
         (&["--batch-max-delay=1s", "--timeout=500ms"], &["--batch-max-delay and --timeout"]),
         (&["--rate-limit-burst=5"], &["--rate-limit-burst", "rate_limit.per_second"]),
         (

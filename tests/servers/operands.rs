@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 use tower_kernels::axum::{KernelRouter, RouterConfig};
 use tower_kernels::grpc::HealthService;
 use tower_kernels::service::{
-    Bf16, F16, KernelRegistry, KernelService, OperandLimits, Operands, Payload, PutOptions, RunContext,
+    Bf16, F16, HostMemory, KernelRegistry, KernelService, OperandLimits, Operands, Payload, PutOptions, RunContext,
 };
 
 use crate::axum::server::{JSON, Server};
@@ -313,6 +314,137 @@ async fn until(mut holds: impl FnMut() -> bool) {
         assert!(begun.elapsed() < Duration::from_secs(60));
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
+}
+
+/// The headers and the head of the upload of a set with one tensor of `bytes` bytes.
+fn upload_of(bytes: usize) -> (String, [(&'static str, String); 2]) {
+    let head = json!({"inputs": [{"name": "x", "datatype": "UINT8", "shape": [bytes],
+        "parameters": {"binary_data_size": bytes}}]});
+    let head = head.to_string();
+    let length = head.len().to_string();
+    let headers =
+        [("content-type", "application/octet-stream".to_owned()), ("inference-header-content-length", length)];
+    (head, headers)
+}
+
+/// The bytes that uploads have.
+fn pattern(bytes: usize) -> Vec<u8> {
+    (0..bytes).map(|at| (at % 251) as u8).collect()
+}
+
+/// Begins an upload of one tensor of `bytes` bytes, of which `sent` are sent, with these headers as well.
+async fn begin_upload(server: &Server, path: &str, bytes: usize, sent: usize, more: &[(&str, &str)]) -> TcpStream {
+    let (tensors, headers) = upload_of(bytes);
+    let headers = headers.each_ref().map(|(name, value)| (*name, &**value));
+    let headers = [&headers, more].concat();
+    let mut stream = server.say(head("PUT", path, &headers, Some(tensors.len() + bytes), false)).await;
+    // An upload that is rejected need not be read.
+    let _ = stream.write_all(&[tensors.as_bytes(), &pattern(sent)].concat()).await;
+    stream
+}
+
+const SET: &str = "/operands/x?type=tensors";
+
+#[tokio::test]
+async fn tensors_that_exceed_a_budget_are_rejected_before_they_are_sent() {
+    let limit = |limits: &mut OperandLimits| (limits.max_bytes, limits.max_bytes_per_tenant) = (1000, 600);
+    let (server, registry) = start(limit).await;
+    assert_eq!(HttpResponse::receive(begin_upload(&server, SET, 500, 500, &[]).await).await.status, 201);
+    for (path, need, free, of) in [
+        (SET, 101, 100, "the tenant's memory for operands"),
+        ("/operands/x?type=tensors&tenant=acme", 501, 500, "the memory of all operands"),
+    ] {
+        let says = format!("the operand needs {need} bytes, and {free} of {of} are free");
+        let over = HttpResponse::receive(begin_upload(&server, path, need, 0, &[]).await).await;
+        assert_eq!(over.problem(507, "insufficient_storage"), says, "{over:?}");
+        assert_eq!(over.header("connection"), Some("close"));
+        // Without a length, as soon as the head says what there is to come.
+        let (tensors, headers) = upload_of(need);
+        let headers = headers.each_ref().map(|(name, value)| (*name, &**value));
+        let headers = [&headers[..], &[("transfer-encoding", "chunked")]].concat();
+        let chunk = format!("{:x}\r\n{tensors}\r\n", tensors.len());
+        let stream = server.say(head("PUT", path, &headers, None, false) + &chunk).await;
+        let over = HttpResponse::receive(stream).await;
+        assert_eq!(over.problem(507, "insufficient_storage"), says, "{over:?}");
+    }
+    let usage = registry.operands().usage();
+    assert_eq!((usage.bytes, usage.rejected, usage.failed, usage.stored), (500, 4, 0, 1));
+    assert_eq!(server.metric("kernel_operands_rejected_total ").await, Some(4.0));
+}
+
+#[tokio::test]
+async fn uploads_reserve_their_memory_while_they_are_received_and_release_it_if_they_fail() {
+    let (server, registry) = start(|limits| limits.max_bytes = 1000).await;
+    let bytes = || registry.operands().usage().bytes;
+    let stalled = begin_upload(&server, SET, 600, 1, &[]).await;
+    until(|| bytes() == 600).await;
+    let over = HttpResponse::receive(begin_upload(&server, SET, 401, 401, &[]).await).await;
+    assert!(over.problem(507, "insufficient_storage").contains("401 bytes, and 400"), "{over:?}");
+    assert_eq!(HttpResponse::receive(begin_upload(&server, SET, 400, 400, &[]).await).await.status, 201);
+    drop(stalled);
+    until(|| bytes() == 400).await;
+    // Its time is over.
+    let late = begin_upload(&server, SET, 600, 1, &[("connect-timeout-ms", "100")]).await;
+    HttpResponse::receive(late).await.problem(408, "request_timeout");
+    assert_eq!(bytes(), 400);
+    // It is no graph.
+    let invalid = begin_upload(&server, "/operands/g?type=graph", 600, 600, &[]).await;
+    HttpResponse::receive(invalid).await.problem(400, "invalid_argument");
+    assert_eq!(bytes(), 400);
+    // There is one.
+    let one = HttpResponse::receive(begin_upload(&server, SET, 300, 300, &[("if-none-match", "*")]).await).await;
+    one.problem(412, "precondition_failed");
+    assert_eq!((bytes(), registry.operands().usage().versions), (400, 1));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn uploads_at_the_same_time_stay_within_the_budgets() {
+    let limit = |limits: &mut OperandLimits| (limits.max_bytes, limits.max_bytes_per_tenant) = (1000, 650);
+    let (server, registry) = start(limit).await;
+    let upload = async |tenant: &str, number: usize| {
+        let path = format!("/operands/x{number}?type=tensors&tenant={tenant}");
+        HttpResponse::receive(begin_upload(&server, &path, 300, 300, &[]).await).await.status
+    };
+    for _ in 0..10 {
+        let uploads = (0..12).map(|number| upload(["acme", "globex"][number % 2], number));
+        let watched = async {
+            let uploads = futures::future::join_all(uploads);
+            let mut uploads = std::pin::pin!(uploads);
+            loop {
+                tokio::select! {
+                    statuses = &mut uploads => return statuses,
+                    () = tokio::task::yield_now() => assert!(registry.operands().usage().bytes <= 1000),
+                }
+            }
+        };
+        let mut statuses = watched.await;
+        statuses.sort_unstable();
+        assert_eq!(statuses, [vec![201; 3], vec![507; 9]].concat());
+        assert_eq!(registry.operands().usage().bytes, 900);
+        for number in 0..12 {
+            let tenant = ["acme", "globex"][number % 2];
+            server.request("DELETE", &format!("/operands/x{number}?tenant={tenant}"), &[], b"").await;
+        }
+        assert_eq!((registry.operands().usage().bytes, registry.operands().usage().versions), (0, 0));
+    }
+}
+
+#[tokio::test]
+async fn an_operand_can_be_larger_than_the_memory_of_requests() {
+    let memory = HostMemory::new(1 << 20);
+    let registry = Arc::new(KernelRegistry::new());
+    let router = KernelRouter::new(Arc::clone(&registry), RouterConfig::default()).memory(memory.clone());
+    let server = Server::serve(router.into_router()).await;
+    // One that is copied while it is received.
+    let bytes = 65 << 20;
+    let stored = HttpResponse::receive(begin_upload(&server, SET, bytes, bytes, &[]).await).await;
+    assert_eq!((stored.status, &stored.json()["bytes"]), (201, &json!(bytes)), "{stored:?}");
+    assert!(registry.operands().get(None, "x").unwrap().arrays()[0].bytes == pattern(bytes));
+    assert!(memory.peak() <= 1 << 19, "{}", memory.peak());
+    // JSON is not the operand, and counts to the memory of requests.
+    let large = put(&server, "/operands/y?type=tensors", &[], &json!({"x": vec![1; 400_000]})).await;
+    large.problem(413, "too_large");
+    assert_eq!((registry.operands().usage().bytes, memory.used()), (bytes as u64, 0));
 }
 
 #[tokio::test]

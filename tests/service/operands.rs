@@ -14,8 +14,8 @@ use tower_kernels::kernels::graph::operand::GraphDocument;
 use tower_kernels::layers::CoalesceLayer;
 use tower_kernels::service::{
     DType, KernelCacheKey, KernelError, KernelRegistry, KernelRequest, KernelResponse, KernelService, OperandBudget,
-    OperandError, OperandLimits, OperandVersion, Operands, Payload, PutCondition, PutOptions, RemoveOptions,
-    RunContext, Tensor, TensorSet, Tensors,
+    OperandDevices, OperandError, OperandLimits, OperandMemory, OperandVersion, Operands, Payload, Placement,
+    PutCondition, PutOptions, RemoveOptions, RunContext, Tensor, TensorSet, Tensors,
 };
 
 use crate::support::catalogue;
@@ -174,7 +174,11 @@ fn uploads_are_checked_in_full_and_a_bad_one_leaves_the_old_version() {
     let graph = put("graph", r#"{"num_nodes": 3, "edges": [[0, 1], [1, 2], [2, 2], [1, 0]]}"#).unwrap();
     assert_eq!(graph.info().summary, json!({"nodes": 3, "edges": 2, "directed": false}));
     let oriented = 4 * (3 + 4 + 2);
-    assert_eq!(graph.bytes(), 4 * (4 + 4) + oriented, "the CSR arrays, and the degrees and arrays of the oriented form");
+    assert_eq!(
+        graph.bytes(),
+        4 * (4 + 4) + oriented,
+        "the CSR arrays, and the degrees and arrays of the oriented form"
+    );
     for (kind, json, field) in [
         ("graph", r#"{"num_nodes": 3, "edges": [[0, 3]]}"#, "edges[0][1]"),
         ("graph", r#"{"num_nodes": 3, "edges": [[0, 1]"#, "edges"),
@@ -246,6 +250,75 @@ async fn a_graph_by_reference_is_the_graph_that_was_put() {
     let typed = response.payload.downcast::<BetweennessOutput>().unwrap();
     assert_eq!(scores.get("scores").unwrap().data()[..], *bytemuck_bytes(&typed.scores));
     assert_eq!(json!({ "scores": typed.scores }), expected);
+}
+
+/// Devices that have memory for operands of so many bytes, and count the copies that they made.
+#[derive(Default)]
+struct Devices {
+    free: u64,
+    copies: AtomicU64,
+}
+
+impl OperandDevices for Devices {
+    fn place(&self, operand: &OperandMemory) -> Result<(), OperandError> {
+        assert_eq!(operand.placement(), Placement::All);
+        if operand.bytes() > self.free {
+            let budget = OperandBudget::Device;
+            return Err(OperandError::OverBudget { budget, need: operand.bytes(), free: self.free });
+        }
+        self.copies.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[test]
+fn an_operand_that_exceeds_the_memory_of_its_devices_is_not_stored() {
+    let operands = Operands::default();
+    let devices = Arc::new(Devices { free: 16, ..Devices::default() });
+    let erased: Arc<dyn OperandDevices> = Arc::clone(&devices) as _;
+    operands.place_on(&Arc::downgrade(&erased));
+    let mut options = PutOptions::default();
+    options.placement = Placement::All;
+    operands.put_with("a", numbers(&[1.0, 2.0]), &options).unwrap();
+    let before = operands.usage();
+    let over = operands.put_with("a", numbers(&[1.0, 2.0, 3.0]), &options).unwrap_err();
+    assert!(matches!(over, OperandError::OverBudget { budget: OperandBudget::Device, need: 24, free: 16 }), "{over:?}");
+    assert_eq!(over.kind(), ErrorKind::InsufficientStorage);
+    assert_eq!(over.to_string(), "the operand needs 24 bytes, and 16 of the device's memory for operands are free");
+    assert_eq!(operands.get(None, "a").unwrap().version(), 1, "it is as it was");
+    let after = operands.usage();
+    assert_eq!((after.versions, after.bytes, after.rejected), (before.versions, before.bytes, 1));
+    assert_eq!(devices.copies.load(Ordering::Relaxed), 1);
+    // Without the placement there is room for it.
+    assert_eq!(operands.put("a", numbers(&[1.0, 2.0, 3.0])).unwrap().version().unwrap().version(), 2);
+}
+
+#[tokio::test]
+async fn a_request_with_a_handle_says_which_version_it_used_as_a_request_by_name_does() {
+    let registry = catalogue();
+    let handle = triangle_with_tail(&registry);
+    let version = Arc::clone(handle.version().unwrap());
+    let by_name = Payload::json(r#"{"graph": {"operand": "payments"}}"#);
+    let by_handle = || Payload::typed(BetweennessInput::from_operand(handle.clone()));
+    let request = |payload| KernelRequest::new("graph/betweenness-centrality", payload);
+    let used = |response: Result<KernelResponse, KernelError>| {
+        let operands = response.unwrap().execution.operands().to_vec();
+        operands.into_iter().map(|operand| (operand.to_string(), operand.resident)).collect::<Vec<_>>()
+    };
+    let expected = vec![("payments@1".to_owned(), true)];
+    assert_eq!(used(run(&registry, request(by_name)).await), expected);
+    assert_eq!(used(run(&registry, request(by_handle())).await), expected);
+    assert_eq!((version.uses(), registry.operands().usage().references), (2, 2));
+
+    // A handle outlives the name. The layers in front of the kernel know of the operand.
+    remove(registry.operands(), "payments").unwrap();
+    let mut resolved = request(by_handle());
+    assert!(resolved.operands().is_empty(), "not resolved yet");
+    resolved.resolve_operands(&registry);
+    assert_eq!(resolved.operands().iter().map(|operand| operand.id()).collect::<Vec<_>>(), [version.id()]);
+    assert_eq!(used(run(&registry, resolved).await), expected);
+    let without = BetweennessInput::from_edges(2, vec![[0, 1]]);
+    assert_eq!(used(run(&registry, request(Payload::typed(without))).await), []);
 }
 
 #[tokio::test]
@@ -350,14 +423,14 @@ async fn a_request_keeps_the_version_that_it_was_accepted_with() {
     registry.operands().put("x", TensorSet::of("x", vec![1.0_f32])).unwrap();
     let input = || Payload::json(r#"{"a": 1.0, "x": {"operand": "x"}, "y": [0.0]}"#);
     let mut request = KernelRequest::new("linalg/saxpy", input());
-    request.resolve_operands(registry.operands());
+    request.resolve_operands(&registry);
     registry.operands().put("x", TensorSet::of("x", vec![2.0_f32])).unwrap();
     assert_eq!((registry.operands().usage().operands, registry.operands().usage().versions), (1, 2));
     let mut other = request.clone();
     let output = |response: KernelResponse| response.json::<serde_json::Value>().unwrap()["y"][0].clone();
     assert_eq!(output(run(&registry, request).await.unwrap()), 1.0);
     remove(registry.operands(), "x").unwrap();
-    other.resolve_operands(registry.operands());
+    other.resolve_operands(&registry);
     assert_eq!(output(run(&registry, other).await.unwrap()), 1.0, "resolved once");
     assert_eq!((registry.operands().usage().versions, registry.operands().usage().bytes), (0, 0));
     assert!(run(&registry, KernelRequest::new("linalg/saxpy", input())).await.is_err());
@@ -372,7 +445,7 @@ async fn caches_and_shared_calls_tell_versions_apart() {
     let request = || {
         let input = Payload::json(r#"{"a": 1.0, "x": {"operand": "x"}, "y": [0.0]}"#);
         let mut request = KernelRequest::new("linalg/saxpy", input);
-        request.resolve_operands(registry.operands());
+        request.resolve_operands(&registry);
         request
     };
     registry.operands().put("x", TensorSet::of("x", vec![1.0_f32])).unwrap();
@@ -485,7 +558,7 @@ proptest! {
                     let y = vec![0; stored[name].map_or(1, |model| usize::from(model.len))];
                     let input = json!({"a": 1, "x": {"operand": NAMES[name]}, "y": y});
                     let mut request = KernelRequest::new("linalg/saxpy", Payload::from_serialize(&input).unwrap());
-                    request.resolve_operands(&operands);
+                    request.resolve_operands(&registry);
                     match stored[name] {
                         Some(model) => accepted.push((request, model)),
                         None => prop_assert!(runtime.block_on(service.clone().oneshot(request)).is_err()),

@@ -76,7 +76,7 @@ async fn read(service: KernelService<CpuBackend>, number: usize) -> bool {
     let input = json!({"a": 1, "x": {"operand": name(number)}, "y": vec![0; LEN]});
     let mut request = KernelRequest::new("linalg/saxpy", Payload::from_serialize(&input).unwrap());
     request.tenant = tenant(number);
-    request.resolve_operands(service.registry().operands());
+    request.resolve_operands(service.registry());
     let is_there = !request.operands().is_empty();
     tokio::task::yield_now().await;
     match service.oneshot(request).await {

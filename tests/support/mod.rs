@@ -2,6 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub(crate) mod checks;
+pub(crate) mod core_goldens;
 pub(crate) mod custom_backends;
 pub(crate) mod http_client;
 pub(crate) mod kernels;

@@ -2,7 +2,7 @@
 
 use std::hint::black_box;
 
-use tower_kernels::service::{KernelRequest, Operands, Payload, TensorSet};
+use tower_kernels::service::{KernelRegistry, KernelRequest, Operands, Payload, TensorSet};
 
 use crate::{Calls, Case};
 
@@ -58,11 +58,11 @@ fn request() -> Calls {
 }
 
 fn of_request(document: &'static str, references: usize) -> Calls {
-    let operands = stored(None);
+    let registry = KernelRegistry::with_operands(stored(None));
     Box::new(move |calls| {
         for _ in 0..calls {
             let mut request = KernelRequest::new("linalg/dot", Payload::json(document));
-            request.resolve_operands(&operands);
+            request.resolve_operands(&registry);
             assert_eq!(black_box(&request).operands().len(), references);
         }
     })

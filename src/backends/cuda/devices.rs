@@ -1,5 +1,6 @@
 //! [`CudaDevices`]: several devices, opened together.
 
+use std::cmp::Reverse;
 use std::fmt;
 
 use schemars::JsonSchema;
@@ -8,7 +9,7 @@ use serde::Serialize;
 use super::{CudaBackend, CudaConfig};
 use crate::backends::CudaState;
 use crate::cuda::{Unavailable, devices};
-use crate::service::{OperandDevices, OperandVersion, Placement};
+use crate::service::{OperandDevices, OperandError, OperandMemory, Placement};
 
 /// The CUDA devices of a process: those that are open, and those that could not be opened.
 #[derive(Clone, Debug)]
@@ -92,17 +93,29 @@ impl CudaDevices {
 }
 
 impl OperandDevices for Result<CudaDevices, Unavailable> {
-    fn place(&self, version: &OperandVersion) {
-        let (Ok(CudaDevices { open, .. }), Some(arrays)) = (self, version.host_arrays()) else { return };
-        let up = open.iter().filter(|device| device.lost().is_none());
-        match version.placement() {
-            Placement::All => up.for_each(|device| device.make_resident(version, arrays)),
-            Placement::One => {
-                let most_free = up.max_by_key(|device| device.free_operand_memory());
-                most_free.into_iter().for_each(|device| device.make_resident(version, arrays));
-            }
-            Placement::OnDemand | Placement::HostOnly => {}
+    fn place(&self, operand: &OperandMemory) -> Result<(), OperandError> {
+        let (Ok(CudaDevices { open, .. }), Some(arrays)) = (self, operand.host_arrays()) else { return Ok(()) };
+        let mut up: Vec<&CudaBackend> = open.iter().filter(|device| device.lost().is_none()).collect();
+        if operand.placement() == Placement::One {
+            up.sort_by_key(|device| Reverse(device.free_operand_memory()));
         }
+        let mut first_error = None;
+        for device in up {
+            match (device.place(arrays), operand.placement()) {
+                (Ok(()), Placement::One) => return Ok(()),
+                (Ok(()), _) => {}
+                // The others have the operand; requests do not go to this one any more.
+                (Err(error), _) if device.lost().is_some() => {
+                    let ordinal = device.device().ordinal;
+                    tracing::warn!(device = ordinal, %error, "a device was lost while an operand was placed on it");
+                }
+                (Err(error), Placement::One) => {
+                    first_error.get_or_insert(error);
+                }
+                (Err(error), _) => return Err(error),
+            }
+        }
+        first_error.map_or(Ok(()), Err)
     }
 }
 

@@ -29,8 +29,9 @@
 //! [`LaunchContext::input`](crate::cuda::LaunchContext::input), the device makes a copy at the first need and keeps it for the
 //! requests that follow, in memory that kernels cannot write to. Copies that no request uses are evicted, the least recently
 //! used first, where they exceed [`CudaConfig::operand_memory`] or a request waits for device memory. If there is no memory
-//! for a copy, the request uploads the array for itself. Small arrays of an operand share an allocation, of which there is
-//! one for every 2 MiB.
+//! for a copy, the request uploads the array for itself. A copy that the operand's [placement](crate::service::Placement)
+//! asks for is evicted only where a request waits for device memory and no other copy is left. Small arrays of an operand
+//! share an allocation, of which there is one for every 2 MiB.
 //!
 //! # Telemetry
 //! One in [`CudaConfig::timing_sample_interval`] requests is timed with CUDA events: the response has the times of its copies
@@ -65,7 +66,7 @@ pub use crate::cuda::CudaConfig;
 use crate::cuda::{
     CudaError, Device, DeviceInfo, Gpu, HostArrays, Module, Peak, PinnedMemory, StreamExecutor, Unavailable,
 };
-use crate::service::{BackendKind, Job, KernelError, KernelResponse, OperandVersion};
+use crate::service::{BackendKind, Job, KernelError, KernelResponse, OperandBudget, OperandError};
 
 /// One CUDA device as a backend.
 ///
@@ -187,27 +188,40 @@ impl CudaBackend {
         }
     }
 
-    /// Makes copies of an operand that stay on the device, ahead of the requests on it.
-    fn make_resident(&self, operand: &OperandVersion, arrays: &HostArrays) {
+    /// Makes copies of an operand that stay on the device, ahead of the requests on it. Nothing is evicted unless all of
+    /// them fit.
+    ///
+    /// # Errors
+    /// [`OperandError::OverBudget`] if there is no memory for them, and errors of the driver.
+    fn place(&self, arrays: &HostArrays) -> Result<(), OperandError> {
         let mut worker = self.placement_worker.lock().unwrap_or_else(PoisonError::into_inner);
+        let (need, free) = (self.device.needed_for_copies(arrays), self.free_operand_memory());
+        let over_budget = OperandError::OverBudget { budget: OperandBudget::Device, need, free };
+        if need > free {
+            return Err(over_budget);
+        }
+        self.device.pin(arrays);
         let made = match &mut *worker {
             Some(worker) => worker.make_resident(arrays),
             None => StreamExecutor::new(Arc::clone(&self.device), &self.config, self.config.workers)
                 .and_then(|executor| worker.insert(CudaWorker::new(executor)).make_resident(arrays)),
         };
-        match made {
-            Ok(true) => {}
-            Ok(false) => tracing::info!(operand = operand.name(), "there is no device memory to place an operand"),
-            Err(error) => {
-                tracing::warn!(operand = operand.name(), %error, "an operand could not be placed on a device")
-            }
-        }
+        let placed = match made {
+            Ok(true) => return Ok(()),
+            Ok(false) => over_budget,
+            Err(error) => KernelError::from(error).into(),
+        };
+        self.device.unpin(arrays);
+        Err(placed)
     }
 
-    /// Returns the bytes that copies of operands may still take.
+    /// Returns the device memory that copies of operands may still take, after the eviction of those that are idle and not
+    /// pinned.
     fn free_operand_memory(&self) -> u64 {
         let usage = self.device.resident_usage();
-        usage.budget.saturating_sub(usage.bytes)
+        let of_budget = usage.budget.saturating_sub(usage.bytes);
+        let of_device = self.memory_budget.capacity().saturating_sub(self.memory_budget.usage().reserved);
+        of_budget.min(of_device) + usage.evictable
     }
 
     fn usage(&self) -> CudaUsage {

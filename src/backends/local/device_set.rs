@@ -101,24 +101,30 @@ impl DeviceSet {
         better.and_then(|(_, pool)| PoolHandle::try_reserve(pool)).unwrap_or(reserved)
     }
 
-    /// Returns the kind of backend that can run a job which `from` has handed back because it closed.
+    /// Returns the kind of backend that can run a job which `from` has handed back with this error.
+    ///
+    /// A job whose kernel has [no code](KernelError::UnsupportedBackend) for its input there goes to another kind. Others are
+    /// handed back because the pool has closed.
     ///
     /// A job that had not started goes to another pool of the same kind. One that had started may be what the device was lost
     /// to, so no other device of the kind gets it: it is run again on another kind, if its kernel is
     /// [pure](KernelInfo::pure) and it can still meet its deadline there.
-    pub(super) fn failover(&self, from: &WorkerPool, requeued: &Requeued) -> Option<BackendKind> {
+    pub(super) fn failover(&self, from: &WorkerPool, requeued: &Requeued, error: &KernelError) -> Option<BackendKind> {
+        let kind = from.profile().backend;
+        let info = requeued.job.kernel().info();
+        let mut less_preferred = KINDS.into_iter().skip_while(|&other| other != kind).skip(1);
+        if matches!(error, KernelError::UnsupportedBackend { .. }) {
+            return less_preferred.find(|&kind| info.supports(kind));
+        }
         if from.is_open() {
             return None;
         }
-        let kind = from.profile().backend;
-        let info = requeued.job.kernel().info();
         if !requeued.started && info.supports(kind) && self.open(kind).next().is_some() {
             return Some(kind);
         }
         if requeued.started && !info.pure {
             return None;
         }
-        let less_preferred = KINDS.into_iter().skip_while(|&other| other != kind).skip(1);
         less_preferred.filter(|&kind| info.supports(kind)).find(|&kind| self.can_meet_deadline(kind, requeued))
     }
 

@@ -10,7 +10,8 @@ use crate::backends::worker_pool::{PoolHandle, Requeued, RunFuture};
 use crate::request::RequestContext;
 use crate::service::{KernelError, KernelResponse};
 
-/// The response future of [`Local`](super::Local): a job that runs on one of its devices, and on another if that one is lost.
+/// The response future of [`Local`](super::Local): a job that runs on one of its devices, and on another if that one is lost
+/// or its kernel has no code for the input there.
 ///
 /// Otherwise it is like [`RunFuture`]: nothing happens before the first poll, and dropping it cancels the job wherever it is.
 #[derive(Debug)]
@@ -22,12 +23,12 @@ pub struct LocalFuture {
     failover: Option<Box<Failover>>,
 }
 
-/// A job that has lost its pool and waits for a permit of another one.
+/// A job that its pool has handed back and that waits for a permit of another one.
 #[derive(Debug)]
 struct Failover {
     requeued: Box<Requeued>,
-    /// The error of the pool that was lost.
-    lost: KernelError,
+    /// The error with which it was handed back.
+    error: KernelError,
     permit: DevicePermit,
 }
 
@@ -38,7 +39,7 @@ impl LocalFuture {
 
     /// Waits for a permit for a job that was handed back. Fails if no pool is left that can run it.
     fn poll_failover(&self, failover: &mut Failover, cx: &mut Context<'_>) -> Poll<Result<PoolHandle, KernelError>> {
-        let Failover { requeued, lost, permit } = failover;
+        let Failover { requeued, error, permit } = failover;
         loop {
             if requeued.job.deadline().is_some_and(|deadline| Instant::now() >= deadline) {
                 return Poll::Ready(Err(KernelError::DeadlineExceeded { started: requeued.started }));
@@ -48,9 +49,9 @@ impl LocalFuture {
                 return Poll::Ready(Ok(handle));
             }
             // The last pool of that kind has closed as well.
-            match self.devices.failover(self.run.pool(), requeued).filter(|&kind| kind != permit.kind()) {
+            match self.devices.failover(self.run.pool(), requeued, error).filter(|&kind| kind != permit.kind()) {
                 Some(kind) => *permit = DevicePermit::new(kind),
-                None => return Poll::Ready(Err(lost.clone())),
+                None => return Poll::Ready(Err(error.clone())),
             }
         }
     }
@@ -76,15 +77,16 @@ impl Future for LocalFuture {
                 Err(failed) => failed,
             };
             let Some(requeued) = failed.requeued else { return Poll::Ready(Err(failed.error)) };
-            let Some(kind) = self.devices.failover(self.run.pool(), &requeued) else {
+            let Some(kind) = self.devices.failover(self.run.pool(), &requeued, &failed.error) else {
                 return Poll::Ready(Err(failed.error));
             };
             tracing::debug!(
                 kernel = requeued.job.operation(),
                 backend = kind.as_str(),
-                "moving a job off a lost device"
+                error = %failed.error,
+                "moving a job to another backend"
             );
-            self.failover = Some(Box::new(Failover { requeued, lost: failed.error, permit: DevicePermit::new(kind) }));
+            self.failover = Some(Box::new(Failover { requeued, error: failed.error, permit: DevicePermit::new(kind) }));
         }
     }
 }

@@ -18,6 +18,9 @@ use crate::service::{
 const SOON: Duration = Duration::from_secs(60);
 const CPU: u32 = u32::MAX;
 
+/// The time of jobs for which the kernel has no code on a device.
+const CPU_ONLY: u64 = 1_234_567;
+
 /// A job with a number, which takes so many milliseconds on a device and none on the CPU.
 #[derive(Clone, Copy, Debug, serde::Deserialize, schemars::JsonSchema)]
 struct Work {
@@ -63,6 +66,9 @@ impl Worker for Device {
     fn run(&mut self, job: &Job, context: &RunContext<'_>, _: Option<Reservation>) -> Result<Payload, KernelError> {
         let Cost { operations: millis, device_memory: id, .. } = job.input().unwrap().cost;
         *self.starts.lock().unwrap().entry(id).or_default() += 1;
+        if millis == CPU_ONLY {
+            return Err(KernelError::UnsupportedBackend { id: job.kernel().info().id.clone(), backend: "CUDA" });
+        }
         let start = Instant::now();
         while start.elapsed() < Duration::from_millis(millis) {
             context.check()?;
@@ -225,7 +231,7 @@ async fn a_job_goes_where_its_operands_are_unless_it_would_wait_longer_there() {
     let start = |millis: u64| {
         let input = format!(r#"{{"id": {millis}, "millis": {millis}, "unused": {{"operand": "prices"}}}}"#);
         let mut request = KernelRequest::new("test/pure", Payload::json(input));
-        request.resolve_operands(machine.registry.operands());
+        request.resolve_operands(&machine.registry);
         let job = Job::new(machine.registry.get("test/pure").unwrap(), request).unwrap();
         let mut local = machine.local.clone();
         tokio::spawn(async move {
@@ -343,6 +349,22 @@ async fn what_is_not_pure_is_begun_once() {
     // And who comes afterwards.
     assert_eq!(within(machine.start("test/once", 1)).await.unwrap(), CPU);
     assert!(matches!(within(machine.start("test/cuda-alone", 1)).await, Err(KernelError::DeviceLost { .. })));
+    machine.settled().await;
+}
+
+#[tokio::test]
+async fn an_input_without_code_for_a_device_runs_on_the_cpu() {
+    let machine = Machine::new(2, 1, 100);
+    for kernel in ["test/pure", "test/once"] {
+        let job = machine.job(kernel, CPU_ONLY, Some(SOON));
+        let response = machine.local.clone().ready().await.unwrap().call(job).await.unwrap();
+        assert_eq!(response.execution.backend, "CPU");
+    }
+    assert_eq!(machine.begun(), 2, "one device was asked for each");
+    let nowhere = within(machine.start("test/cuda-alone", CPU_ONLY)).await;
+    assert!(matches!(nowhere, Err(KernelError::UnsupportedBackend { backend: "CUDA", .. })), "{nowhere:?}");
+    // The devices are not lost by it.
+    assert!(within(machine.start("test/cuda-alone", 0)).await.is_ok());
     machine.settled().await;
 }
 

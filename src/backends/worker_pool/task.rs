@@ -30,11 +30,11 @@ pub(crate) type JobResult = Result<KernelResponse, JobError>;
 #[derive(Debug)]
 pub(crate) struct JobError {
     pub(crate) error: KernelError,
-    /// The job itself, if its pool has closed and another pool can still run it.
+    /// The job itself, if another pool can still run it: its pool has closed, or its kernel has no code for the input there.
     pub(crate) requeued: Option<Box<Requeued>>,
 }
 
-/// A job that a closed pool hands back, to be run by another one.
+/// A job that a pool hands back, to be run by another one.
 #[derive(Debug)]
 pub(crate) struct Requeued {
     pub(crate) job: Job,
@@ -68,15 +68,17 @@ impl Task {
     pub(super) fn complete(self, result: Result<KernelResponse, KernelError>) {
         let Self { job, response, accepted, span, permit, started, reservation } = self;
         // What the job holds is released before the caller sees the result, as the input may be large and the caller may
-        // read gauges. But a job whose pool has closed goes with its error, for another pool to run.
+        // read gauges. But a job that another pool can run goes with its error.
         let result = match result {
             Ok(output) => {
                 drop(job);
                 Ok(output)
             }
-            Err(error @ (KernelError::DeviceLost { .. } | KernelError::Stopped { .. })) => {
-                Err(JobError { error, requeued: Some(Box::new(Requeued { job, accepted, started })) })
-            }
+            Err(
+                error @ (KernelError::DeviceLost { .. }
+                | KernelError::Stopped { .. }
+                | KernelError::UnsupportedBackend { .. }),
+            ) => Err(JobError { error, requeued: Some(Box::new(Requeued { job, accepted, started })) }),
             Err(error) => {
                 drop(job);
                 Err(error.into())

@@ -1,10 +1,12 @@
 //! [`Cache`]: which copies a device has, who uses them, and which are evicted.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
+
+use super::state::{Entry, Need, State};
+use crate::sync::{Condvar, Mutex, MutexGuard};
 
 /// The memory of a copy. Dropping it frees the memory.
 pub(in crate::cuda) trait Resident: Send + 'static {
@@ -26,28 +28,6 @@ pub(in crate::cuda) struct Cache<M> {
     misses: AtomicU64,
     evictions: AtomicU64,
     fallbacks: AtomicU64,
-}
-
-struct State<M> {
-    entries: HashMap<u64, Entry<M>>,
-    /// Copies of arrays that are no longer registered, with their sizes.
-    retired: Vec<(M, u64)>,
-    /// Bytes of all copies.
-    bytes: u64,
-    /// Counts the uses of copies.
-    clock: u64,
-}
-
-struct Entry<M> {
-    /// `None` while the copy is being made.
-    memory: Option<M>,
-    bytes: u64,
-    /// Runs that use the copy or make it.
-    users: usize,
-    /// The clock at the last use.
-    last_use: u64,
-    /// Whether its arrays are no longer registered.
-    retired: bool,
 }
 
 /// The result of [`Cache::acquire`].
@@ -85,6 +65,8 @@ pub(crate) struct ResidentUsage {
     pub(crate) budget: u64,
     /// Bytes of all copies.
     pub(crate) bytes: u64,
+    /// Bytes of copies that can be evicted for others.
+    pub(crate) evictable: u64,
     /// Copies that runs can use.
     pub(crate) copies: usize,
     /// Inputs that found a copy.
@@ -97,51 +79,11 @@ pub(crate) struct ResidentUsage {
     pub(crate) fallbacks: u64,
 }
 
-impl<M> State<M> {
-    fn bytes_of_idle(&self) -> u64 {
-        let idle = self.entries.values().filter(|entry| entry.users == 0);
-        idle.map(|entry| entry.bytes).chain(self.retired.iter().map(|(_, bytes)| *bytes)).sum()
-    }
-
-    /// Takes out copies that no run uses until they have `bytes` together: those of unregistered arrays, then the least
-    /// recently used.
-    fn take_idle(&mut self, bytes: u64, evictions: &AtomicU64) -> Vec<M> {
-        let mut taken = Vec::new();
-        let mut freed = 0;
-        while freed < bytes {
-            if let Some((memory, bytes)) = self.retired.pop() {
-                freed += bytes;
-                taken.push(memory);
-                continue;
-            }
-            let idle = self.entries.iter().filter(|(_, entry)| entry.users == 0);
-            let Some((&id, _)) = idle.min_by_key(|(_, entry)| entry.last_use) else { break };
-            if let Some(Entry { memory, bytes, .. }) = self.entries.remove(&id) {
-                freed += bytes;
-                taken.extend(memory);
-                evictions.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        self.bytes -= freed;
-        taken
-    }
-
-    /// Moves a copy that no run uses, and whose arrays are not registered, to the list of those.
-    fn retire_idle(&mut self, id: u64) -> bool {
-        let is_idle = self.entries.get(&id).is_some_and(|entry| entry.retired && entry.users == 0);
-        if let Some(Entry { memory: Some(memory), bytes, .. }) = is_idle.then(|| self.entries.remove(&id)).flatten() {
-            self.retired.push((memory, bytes));
-        }
-        is_idle
-    }
-}
-
 impl<M> Cache<M> {
     pub(super) fn new(budget: u64) -> Self {
-        let state = State { entries: HashMap::new(), retired: Vec::new(), bytes: 0, clock: 0 };
         Self {
             budget,
-            state: Mutex::new(state),
+            state: Mutex::new(State::new()),
             changed: Condvar::new(),
             wake: OnceLock::new(),
             hits: AtomicU64::new(0),
@@ -163,7 +105,7 @@ impl<M> Cache<M> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<M>> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// Returns whether there is a copy of this group.
@@ -176,15 +118,32 @@ impl<M> Cache<M> {
         drop(self.changed.wait_timeout(self.state(), timeout));
     }
 
-    /// Takes out idle copies until at least `bytes` are free, or none is left. The caller drops them.
+    /// Pins the copy of a group, whether it is there or yet to be made: it is not evicted for other copies.
+    pub(super) fn pin(&self, id: u64) {
+        self.state().pinned.insert(id);
+    }
+
+    /// Lets the copy of a group be evicted for other copies again.
+    pub(super) fn unpin(&self, id: u64) {
+        self.state().pinned.remove(&id);
+    }
+
+    /// Takes out idle copies for a run that needs memory until at least `bytes` are free, or none is left. The caller drops
+    /// them.
     #[must_use = "the memory is freed when it is dropped"]
     pub(in crate::cuda) fn evict(&self, bytes: u64) -> Vec<M> {
-        self.state().take_idle(bytes, &self.evictions)
+        self.state().take_idle(bytes, Need::Run, &self.evictions)
+    }
+
+    /// As [`evict`](Self::evict), for the memory of another copy: pinned copies stay.
+    #[must_use = "the memory is freed when it is dropped"]
+    pub(super) fn evict_for_copy(&self, bytes: u64) -> Vec<M> {
+        self.state().take_idle(bytes, Need::Copy, &self.evictions)
     }
 
     /// Wakes the thread that frees memory if there are idle copies.
     pub(super) fn wake_if_idle(&self) {
-        let bytes = self.state().bytes_of_idle();
+        let bytes = self.state().bytes_of_idle(Need::Run);
         if bytes > 0 {
             self.wake();
         }
@@ -196,12 +155,13 @@ impl<M> Cache<M> {
     pub(in crate::cuda) fn take_unwanted(&self, shortage: u64) -> Vec<M> {
         let mut state = self.state();
         let retired: u64 = state.retired.iter().map(|(_, bytes)| bytes).sum();
-        state.take_idle(shortage.max(retired), &self.evictions)
+        state.take_idle(shortage.max(retired), Need::Run, &self.evictions)
     }
 
     /// Frees the copy of a group whose arrays are no longer registered, once no run uses it.
     pub(super) fn retire(&self, id: u64) {
         let mut state = self.state();
+        state.pinned.remove(&id);
         if let Some(entry) = state.entries.get_mut(&id) {
             entry.retired = true;
         }
@@ -223,6 +183,7 @@ impl<M> Cache<M> {
         ResidentUsage {
             budget: self.budget,
             bytes: state.bytes,
+            evictable: state.bytes_of_idle(Need::Copy),
             copies: state.entries.values().filter(|entry| entry.memory.is_some()).count(),
             hits: count(&self.hits),
             misses: count(&self.misses),
@@ -270,15 +231,15 @@ impl<M: Resident> Cache<M> {
 
 impl<M: Resident> Fill<M> {
     /// Makes room for `bytes` within the budget. Returns the copies that were evicted for that, which the caller drops
-    /// before it allocates; `None`, with nothing evicted, if runs use too much of it.
+    /// before it allocates; `None`, with nothing evicted, if copies that are in use or pinned take too much of it.
     pub(super) fn make_room(&mut self, bytes: u64) -> Option<Vec<M>> {
         let cache = &self.cache;
         let mut state = cache.state();
         let excess = state.bytes.saturating_add(bytes).saturating_sub(cache.budget);
-        if excess > state.bytes_of_idle() {
+        if excess > state.bytes_of_idle(Need::Copy) {
             return None;
         }
-        let evicted = state.take_idle(excess, &cache.evictions);
+        let evicted = state.take_idle(excess, Need::Copy, &cache.evictions);
         state.bytes += bytes;
         self.bytes += bytes;
         Some(evicted)

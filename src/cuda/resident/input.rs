@@ -78,11 +78,8 @@ impl StreamExecutor {
         arrays: &HostArrays,
         check: &dyn IsCancelled,
     ) -> Result<bool, CudaError> {
-        if !self.device.keeps_copies() {
-            return Ok(false);
-        }
         for group in arrays.groups() {
-            if self.make_resident(group, check)?.is_none() {
+            if !self.device.keeps_copies() || self.make_resident(group, check)?.is_none() {
                 return Ok(false);
             }
         }
@@ -176,7 +173,7 @@ impl Device {
             reservation.try_grow_to(bytes as u64).then_some(reservation)
         };
         let reservation = reserve().or_else(|| {
-            drop(self.resident.copies.evict(bytes as u64));
+            drop(self.resident.copies.evict_for_copy(bytes as u64));
             reserve()
         });
         let Some(reservation) = reservation else { return Ok(None) };

@@ -5,12 +5,16 @@
 //! same copy. Arrays are found by their address, so this module does not know what they are.
 //!
 //! Copies live within a budget of each device. A copy that no run uses is evicted where memory is needed, the least
-//! recently used first. Where there is no memory for a copy, the run uploads the array for itself.
+//! recently used first. Where there is no memory for a copy, the run uploads the array for itself. A pinned copy is evicted
+//! for no other copy; for the memory of a run it is the last, and pinned again when it is made again.
 
 mod cache;
 mod host_arrays;
 mod input;
+#[cfg(all(test, tower_kernels_loom))]
+mod loom;
 mod memory;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -75,6 +79,11 @@ impl ResidentMemory {
         Self { copies, allocator }
     }
 
+    /// Returns the size of the allocation for `bytes`.
+    fn allocation_size(&self, bytes: usize) -> usize {
+        self.allocator.as_ref().map_or(bytes, |allocator| allocator.rounded(bytes))
+    }
+
     fn is_enabled(&self) -> bool {
         self.allocator.is_some()
     }
@@ -85,6 +94,22 @@ impl Device {
     pub(crate) fn missing_bytes(&self, arrays: &HostArrays) -> u64 {
         let missing = arrays.groups().iter().filter(|group| !self.resident.copies.contains(group.id()));
         missing.map(|group| group.bytes() as u64).sum()
+    }
+
+    /// Pins the copies of `arrays`, those that are still to be made too, until they are unregistered.
+    pub(crate) fn pin(&self, arrays: &HostArrays) {
+        arrays.groups().iter().for_each(|group| self.resident.copies.pin(group.id()));
+    }
+
+    /// Undoes [`pin`](Self::pin).
+    pub(crate) fn unpin(&self, arrays: &HostArrays) {
+        arrays.groups().iter().for_each(|group| self.resident.copies.unpin(group.id()));
+    }
+
+    /// Returns the device memory for the copies of `arrays` that are not there.
+    pub(crate) fn needed_for_copies(&self, arrays: &HostArrays) -> u64 {
+        let missing = arrays.groups().iter().filter(|group| !self.resident.copies.contains(group.id()));
+        missing.map(|group| self.resident.allocation_size(group.bytes()) as u64).sum()
     }
 
     /// Returns how much memory the resident copies take, and how often they were used.

@@ -153,6 +153,41 @@ fn idle_copies_are_evicted_for_other_needs() {
 }
 
 #[test]
+fn pinned_copies_are_evicted_for_no_other_copy_and_for_runs_last() {
+    let bench = Bench::new(10);
+    bench.cache.pin(1);
+    drop(bench.get(1, 4));
+    drop(bench.get(2, 3));
+    drop(bench.get(3, 6));
+    assert_eq!(bench.live(), [1, 3], "2 is more recent than 1, which is pinned");
+    assert!(bench.get(4, 7).is_none(), "no room beside 1");
+    assert_eq!((bench.live(), bench.cache.usage().evictable), (vec![1, 3], 6));
+    drop(bench.cache.evict_for_copy(u64::MAX));
+    assert_eq!(bench.live(), [1]);
+    assert!(bench.cache.evict_for_copy(u64::MAX).is_empty());
+
+    // A run that needs the memory gets the pinned copy last, which is pinned again when it is made again.
+    drop(bench.get(3, 6));
+    drop(bench.cache.take_unwanted(1));
+    assert_eq!(bench.live(), [1]);
+    drop(bench.cache.take_unwanted(1));
+    assert!(bench.live().is_empty());
+    drop(bench.get(1, 4));
+    assert!(bench.get(4, 7).is_none());
+    bench.cache.unpin(1);
+    drop(bench.get(4, 7));
+    assert_eq!(bench.live(), [4]);
+
+    // It is not pinned any longer than its arrays are registered.
+    bench.cache.pin(4);
+    bench.cache.retire(4);
+    drop(bench.cache.take_unwanted(0));
+    drop(bench.get(4, 7));
+    drop(bench.get(5, 10));
+    assert_eq!(bench.live(), [5]);
+}
+
+#[test]
 fn threads_that_need_a_copy_at_once_make_it_once() {
     let bench = Bench::new(100);
     std::thread::scope(|scope| {
@@ -187,6 +222,8 @@ enum Step {
     Run(usize),
     /// Ends one of the runs.
     End(usize),
+    /// Pins the copy of the newest version.
+    Pin(usize),
     /// Evicts copies that no run uses, of so many bytes together.
     Evict(u64),
     /// Frees copies of versions that were replaced or deleted.
@@ -199,6 +236,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => (0..3_usize).prop_map(Step::Delete),
         3 => (0..3_usize).prop_map(Step::Run),
         2 => any::<usize>().prop_map(Step::End),
+        1 => (0..3_usize).prop_map(Step::Pin),
         1 => (1..20_u64).prop_map(Step::Evict),
         1 => Just(Step::Free),
     ];
@@ -206,7 +244,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// In whatever order three names are stored, deleted, run on and evicted: a copy that a run uses is never freed, memory
+    /// In whatever order three names are stored, deleted, run on, pinned and evicted: a copy that a run uses is never freed, memory
     /// counts for exactly the copies that there are, and at the end there are none.
     #[test]
     fn copies_are_there_while_runs_use_them_and_count_until_they_are_freed(steps in steps()) {
@@ -215,6 +253,7 @@ proptest! {
         let mut next_id = 1;
         let mut stored: [Option<(u64, u64)>; 3] = [None; 3];
         let mut runs: Vec<(Lease<Copy>, u64, u64)> = Vec::new();
+        let mut pinned: Vec<u64> = Vec::new();
         for step in steps {
             match step {
                 Step::Put(name, bytes) => {
@@ -232,6 +271,9 @@ proptest! {
                     let Some((id, bytes)) = stored[name] else { continue };
                     let mut used: Vec<(u64, u64)> = runs.iter().map(|(_, id, bytes)| (*id, *bytes)).collect();
                     used.push((id, bytes));
+                    // Pinned copies stay, whether runs use them or not.
+                    let pinned = stored.iter().flatten().filter(|(id, _)| pinned.contains(id));
+                    used.extend(pinned.filter(|(id, _)| bench.cache.contains(*id)));
                     used.sort_unstable();
                     used.dedup();
                     let fits = used.iter().map(|(_, bytes)| bytes).sum::<u64>() <= BUDGET;
@@ -241,6 +283,12 @@ proptest! {
                 }
                 Step::End(at) if !runs.is_empty() => drop(runs.swap_remove(at % runs.len())),
                 Step::End(_) => {}
+                Step::Pin(name) => {
+                    if let Some((id, _)) = stored[name] {
+                        bench.cache.pin(id);
+                        pinned.push(id);
+                    }
+                }
                 Step::Evict(bytes) => drop(bench.cache.evict(bytes)),
                 Step::Free => drop(bench.cache.take_unwanted(0)),
             }

@@ -1,11 +1,11 @@
 //! Graphs in compressed sparse row form.
 
-use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 
 use rayon::prelude::*;
 
 use super::cancel_check::CancelCheck;
+use super::canonical::is_canonical;
 use super::oriented::OrientedGraph;
 use crate::service::{Buffer, InvalidInput, KernelError, RunContext};
 
@@ -249,6 +249,16 @@ impl CsrGraph {
     ) -> Result<Self, E> {
         Self::check_csr(row_offsets, column_indices)?;
         Self::check_arcs("column_indices", column_indices.len(), direction)?;
+        Self::build_csr(row_offsets, column_indices, direction, spend)
+    }
+
+    /// Builds a graph from CSR arrays that have been checked.
+    fn build_csr<E>(
+        row_offsets: &[u32],
+        column_indices: &[u32],
+        direction: Direction,
+        spend: &mut impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<Self, E> {
         let arcs = || {
             row_offsets.windows(2).zip(0_u32..).flat_map(|(row, from)| {
                 column_indices[row[0] as usize..row[1] as usize].iter().map(move |&to| (from, to))
@@ -262,6 +272,11 @@ impl CsrGraph {
     /// # Errors
     /// As `from_csr`.
     pub fn check_csr(row_offsets: &[u32], column_indices: &[u32]) -> Result<(), InvalidInput> {
+        Self::check_row_offsets(row_offsets, column_indices.len())?;
+        Self::check_columns(row_offsets.len() - 1, column_indices)
+    }
+
+    fn check_row_offsets(row_offsets: &[u32], num_columns: usize) -> Result<(), InvalidInput> {
         let (Some(&first), Some(&last)) = (row_offsets.first(), row_offsets.last()) else {
             return Err(InvalidInput::new("row_offsets", "empty, and num_nodes + 1 values are needed"));
         };
@@ -272,16 +287,18 @@ impl CsrGraph {
         if first != 0 {
             return Err(InvalidInput::new("row_offsets[0]", format!("{first}, and 0 is where rows start")));
         }
-        for (row, pair) in row_offsets.windows(2).enumerate() {
-            if pair[1] < pair[0] {
-                let reason = format!("{}, less than the {} before it", pair[1], pair[0]);
-                return Err(InvalidInput::new(format!("row_offsets[{}]", row + 1), reason));
-            }
+        if let Some(row) = first_descent(row_offsets) {
+            let reason = format!("{}, less than the {} before it", row_offsets[row + 1], row_offsets[row]);
+            return Err(InvalidInput::new(format!("row_offsets[{}]", row + 1), reason));
         }
-        if last as usize != column_indices.len() {
-            let reason = format!("{last}, and column_indices has {} values", column_indices.len());
+        if last as usize != num_columns {
+            let reason = format!("{last}, and column_indices has {num_columns} values");
             return Err(InvalidInput::new(format!("row_offsets[{num_nodes}]"), reason));
         }
+        Ok(())
+    }
+
+    fn check_columns(num_nodes: usize, column_indices: &[u32]) -> Result<(), InvalidInput> {
         match first_not_below(num_nodes, column_indices) {
             Some(index) => {
                 let reason = format!("node {}, and row_offsets describes {num_nodes} nodes", column_indices[index]);
@@ -299,10 +316,11 @@ impl CsrGraph {
         direction: Direction,
         spend: &mut impl FnMut(usize) -> Result<(), E>,
     ) -> Result<Self, E> {
-        Self::check_csr(row_offsets, column_indices)?;
+        Self::check_row_offsets(row_offsets, column_indices.len())?;
         Self::check_arcs("column_indices", column_indices.len(), direction)?;
         if !is_canonical(row_offsets, column_indices, direction, spend)? {
-            return Self::from_csr_while(row_offsets, column_indices, direction, spend);
+            Self::check_columns(row_offsets.len() - 1, column_indices)?;
+            return Self::build_csr(row_offsets, column_indices, direction, spend);
         }
         let successors = Adjacency { offsets: row_offsets.clone(), columns: column_indices.clone() };
         let predecessors = match direction {
@@ -426,86 +444,22 @@ impl CsrGraph {
     }
 }
 
-/// Rows that are checked between two calls of `spend`: their arcs take a few milliseconds.
-const ROWS: usize = 1 << 16;
+/// Values of an array that one thread checks in about 50 µs, which is worth waking others for.
+const LARGE: usize = 1 << 20;
 
-/// Returns whether CSR arrays are those of a [`CsrGraph`] as they are: neighbours ascend, there are no loops and repeats,
-/// and where edges lead both ways, both are listed.
-///
-/// For the latter, a search for each arc's reverse would take a cache miss for each. Instead, the arcs that ascend and the
-/// reverses of those that descend are compared as sets: two sets of `n` numbers are the roots of different polynomials,
-/// which have the same value at a random point of the field with a probability of at most `n / 2^61`. Both of two points,
-/// which are drawn for each call, agree for different sets with one of less than 2^-58.
-fn is_canonical<E>(
-    row_offsets: &[u32],
-    columns: &[u32],
-    direction: Direction,
-    spend: &mut impl FnMut(usize) -> Result<(), E>,
-) -> Result<bool, E> {
-    let random = RandomState::new();
-    let points = [random.hash_one(0) % FIELD, random.hash_one(1) % FIELD];
-    let mut values = [[1; 2]; 2];
-    let num_nodes = row_offsets.len() - 1;
-    for first in (0..num_nodes).step_by(ROWS) {
-        let last = num_nodes.min(first + ROWS);
-        spend((row_offsets[last] - row_offsets[first]) as usize)?;
-        let rows = (first..last).into_par_iter().with_min_len(256);
-        let row_values = rows.map(|row| {
-            let neighbours = &columns[row_offsets[row] as usize..row_offsets[row + 1] as usize];
-            let is_ascending = neighbours.windows(2).all(|pair| pair[0] < pair[1]);
-            if !is_ascending || neighbours.binary_search(&(row as u32)).is_ok() {
-                return None;
-            }
-            match direction {
-                Direction::Directed => Some([[1; 2]; 2]),
-                Direction::Undirected => Some(polynomials(row as u32, neighbours, points)),
-            }
-        });
-        let Some(product) = row_values.try_reduce(|| [[1; 2]; 2], |a, b| Some(multiply_each(a, b))) else {
-            return Ok(false);
-        };
-        values = multiply_each(values, product);
-    }
-    let [ascending, descending] = values;
-    Ok(ascending == descending)
-}
-
-/// The prime 2^61 - 1.
-const FIELD: u64 = (1 << 61) - 1;
-
-/// The product of two numbers of the field.
-fn multiply(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    let sum = (product as u64 & FIELD) + (product >> 61) as u64;
-    if sum >= FIELD { sum - FIELD } else { sum }
-}
-
-fn multiply_each(a: [[u64; 2]; 2], b: [[u64; 2]; 2]) -> [[u64; 2]; 2] {
-    [0, 1].map(|set| [0, 1].map(|point| multiply(a[set][point], b[set][point])))
-}
-
-/// The values at two points of the polynomials whose roots are the arcs from `row` to higher nodes, and the reverses of those
-/// to lower ones.
-fn polynomials(row: u32, neighbours: &[u32], points: [u64; 2]) -> [[u64; 2]; 2] {
-    const { assert!(MAX_NODES <= 1 << 30, "an arc is a number of the field") };
-    let (lower, higher) = neighbours.split_at(neighbours.partition_point(|&column| column < row));
-    let arc = |low: u32, high: u32| u64::from(low) << 30 | u64::from(high);
-    [
-        value_at(points, higher.iter().map(|&column| arc(row, column))),
-        value_at(points, lower.iter().map(|&column| arc(column, row))),
-    ]
-}
-
-/// The values at two points of the polynomial with these roots.
-fn value_at(points: [u64; 2], roots: impl Iterator<Item = u64>) -> [u64; 2] {
-    let factor = |point: u64, root| if point >= root { point - root } else { point + FIELD - root };
-    roots.fold([1; 2], |values, root| [0, 1].map(|at| multiply(values[at], factor(points[at], root))))
+/// Returns the index of the first value that is larger than the next.
+fn first_descent(values: &[u32]) -> Option<usize> {
+    let ascends = |pair: &[u32]| pair[0] <= pair[1];
+    let all_ascend = if values.len() < LARGE {
+        values.windows(2).all(ascends)
+    } else {
+        values.par_windows(2).with_min_len(LARGE / 4).all(ascends)
+    };
+    if all_ascend { None } else { values.windows(2).position(|pair| !ascends(pair)) }
 }
 
 /// Returns the index of the first node that is not below `num_nodes`.
 fn first_not_below(num_nodes: usize, nodes: &[u32]) -> Option<usize> {
-    /// As many as one thread checks in about 50 µs, which is worth waking others for.
-    const LARGE: usize = 1 << 20;
     // The maximum, unlike the first that is too high, is found by vector instructions.
     let are_below = |nodes: &[u32]| nodes.iter().max().is_none_or(|&highest| (highest as usize) < num_nodes);
     let all_below = if nodes.len() < LARGE { are_below(nodes) } else { nodes.par_chunks(LARGE / 4).all(are_below) };
@@ -515,32 +469,6 @@ fn first_not_below(num_nodes: usize, nodes: &[u32]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn canonical(offsets: &[u32], columns: &[u32], direction: Direction) -> bool {
-        is_canonical(offsets, columns, direction, &mut |_| Ok::<(), ()>(())).unwrap()
-    }
-
-    #[test]
-    fn arrays_are_shared_only_where_they_are_what_sorting_would_make() {
-        use Direction::{Directed, Undirected};
-        // A path 0 - 1 - 2, both ways.
-        assert!(canonical(&[0, 1, 3, 4], &[1, 0, 2, 1], Undirected));
-        for (offsets, columns, why) in [
-            (&[0, 1, 3, 4][..], &[1, 2, 0, 1][..], "not ascending"),
-            (&[0, 2, 3], &[1, 1, 0], "a repeat"),
-            (&[0, 2, 3], &[0, 1, 0], "a loop"),
-        ] {
-            assert!(!canonical(offsets, columns, Directed) && !canonical(offsets, columns, Undirected), "{why}");
-        }
-        for (offsets, columns, why) in [
-            (&[0, 1, 2, 3][..], &[1, 2, 0][..], "a cycle one way"),
-            (&[0, 1, 1, 1], &[1], "one way only"),
-            (&[0, 1, 2, 2], &[2, 0], "the reverse of another arc"),
-        ] {
-            assert!(canonical(offsets, columns, Directed) && !canonical(offsets, columns, Undirected), "{why}");
-        }
-        assert!(canonical(&[0, 0], &[], Undirected) && canonical(&[0], &[], Directed));
-    }
 
     #[test]
     fn shared_arrays_are_the_graph_that_sorting_makes() {

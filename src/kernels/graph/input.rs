@@ -207,25 +207,34 @@ impl<'a> GraphInput<'a> {
     }
 
     fn validate_fields(&self, form: Form<'_>) -> Result<usize, InvalidInput> {
-        let (num_nodes, field) = match form {
+        let num_nodes = match form {
             Form::Stored { .. } => unreachable!("a stored graph has no fields"),
             Form::Edges { num_nodes, edges } => {
                 CsrGraph::check_edges(to_usize(num_nodes), edges)?;
-                (to_usize(num_nodes), "num_nodes")
+                to_usize(num_nodes)
             }
             Form::Csr { row_offsets, column_indices } => {
                 CsrGraph::check_csr(row_offsets, column_indices)?;
-                let described = row_offsets.len() - 1;
-                if let Some(claimed) = self.num_nodes
-                    && claimed != described as u64
-                {
-                    let reason = format!("{claimed}, and row_offsets describes {described} nodes");
-                    return Err(InvalidInput::new("num_nodes", reason));
-                }
-                (described, "row_offsets")
+                row_offsets.len() - 1
             }
         };
-        if num_nodes == 0 { Err(InvalidInput::new(field, "no nodes")) } else { Ok(num_nodes) }
+        self.check_num_nodes(num_nodes)?;
+        Ok(num_nodes)
+    }
+
+    /// Checks that the graph, which has `described` nodes, has any, and as many as the field `num_nodes` says.
+    pub(super) fn check_num_nodes(&self, described: usize) -> Result<(), InvalidInput> {
+        match self.num_nodes {
+            Some(claimed) if claimed != described as u64 => {
+                let reason = format!("{claimed}, and row_offsets describes {described} nodes");
+                Err(InvalidInput::new("num_nodes", reason))
+            }
+            _ if described == 0 => {
+                let field = if self.row_offsets.is_some() { "row_offsets" } else { "num_nodes" };
+                Err(InvalidInput::new(field, "no nodes"))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Builds the graph.
@@ -272,6 +281,12 @@ impl<'a> GraphInput<'a> {
                 CsrGraph::from_buffers_while(row_offsets, columns, self.direction(), spend)
             }
         }
+    }
+
+    /// The version that the graph is, for [`Kernel::operands`](crate::service::Kernel::operands); none if it came with the
+    /// request.
+    pub fn operands(&self) -> Vec<Arc<OperandVersion>> {
+        self.operand.and_then(Operand::version).cloned().into_iter().collect()
     }
 
     /// The batch key of requests on the same graph; `None` for a large one that came with the request.

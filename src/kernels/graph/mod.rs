@@ -3,10 +3,12 @@
 pub mod adamic_adar;
 pub mod betweenness_centrality;
 mod cancel_check;
+mod canonical;
 mod cases;
 pub mod clustering_coefficient;
 pub mod common_neighbors;
 pub mod cosine_similarity;
+pub mod connected_components;
 pub mod csr;
 mod degree;
 pub mod degree_centrality;
@@ -17,11 +19,13 @@ pub mod input;
 mod intersect;
 pub mod jaccard_similarity;
 pub mod k_clique;
+mod node_ranges;
 pub mod operand;
 pub mod oriented;
 pub mod pagerank;
 mod row_counter;
 pub mod similarity;
+pub mod shortest_path;
 mod spmv;
 #[cfg(feature = "cuda")]
 mod spmv_cuda;

@@ -88,8 +88,10 @@ impl<S> KernelActor<S> {
         let timeout = self.config().max_timeout.map_or(timeout, |max| timeout.min(max));
         let mut metadata = RequestMetadata { received_at: permit.received_at(), ..RequestMetadata::new() };
         metadata.set_timeout(timeout);
-        let operand = NewOperand { name, type_name, options, payload };
-        OperandReply::store(self.registry().operands().clone(), operand, metadata.deadline, permit)
+        let operands = self.registry().operands().clone();
+        let reservation = operands.reservation(&options);
+        let operand = NewOperand { name, type_name, options, payload, reservation };
+        OperandReply::store(operands, operand, metadata.deadline, permit)
     }
 }
 

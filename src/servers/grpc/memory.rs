@@ -14,6 +14,7 @@ use tonic::codegen::StdError;
 
 use super::status::Rejection;
 use crate::error::ErrorKind;
+use crate::servers::body_memory::BodyMemory;
 use crate::servers::slow_body::SlowBody;
 use crate::service::{HostMemory, HostMemoryError, HostReservation, KernelError, KernelResponse};
 
@@ -252,7 +253,7 @@ where
             }
             let Poll::Ready(frame) = this.body.as_mut().poll_frame(cx) else {
                 let Some(message) = this.message else { return Poll::Pending };
-                ready!(message.slow.poll_given_up(&message.held, cx));
+                ready!(message.slow.poll_given_up(&BodyMemory::of_request(&message.held), cx));
                 *this.message = None;
                 let text = "the message arrived too slowly while other requests needed the memory";
                 return Poll::Ready(Some(Err(Rejection::new(ErrorKind::MemoryExhausted, text).into_status(None))));

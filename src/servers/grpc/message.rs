@@ -41,8 +41,8 @@ fn type_and_shape(name: &str, dtype: i32, shape: Vec<u64>) -> Result<(DType, Vec
     Ok((dtype, shape.map_err(|_| InvalidInput::new(name, "a dimension exceeds the address space"))?))
 }
 
-/// Converts a tensor of an operand, whose bytes follow if it has none. Returns how many follow, too.
-pub(super) fn tensor_description(index: usize, tensor: Tensor) -> Result<(Input, usize), InvalidInput> {
+/// Converts a tensor of an operand, whose bytes follow if it has none.
+pub(super) fn tensor_description(index: usize, tensor: Tensor) -> Result<Input, InvalidInput> {
     let at = |reason: String| InvalidInput::new(format!("tensors[{index}]"), reason);
     let Tensor { name, dtype, shape, data } = tensor;
     check_name(&name).map_err(|error| InvalidInput::new(format!("tensors[{index}].name"), error.to_string()))?;
@@ -50,12 +50,12 @@ pub(super) fn tensor_description(index: usize, tensor: Tensor) -> Result<(Input,
     let Some(bytes) = shape.iter().try_fold(dtype.size(), |bytes, &side| bytes.checked_mul(side)) else {
         return Err(at(format!("the shape {shape:?} exceeds the address space")));
     };
-    let (data, follows) = match data.len() {
-        0 => (Data::Follows(bytes), bytes),
-        length if length == bytes => (Data::Here(data), 0),
+    let data = match data.len() {
+        0 => Data::Follows(bytes),
+        length if length == bytes => Data::Here(data),
         length => return Err(at(format!("its data has {length} bytes, and its shape {shape:?} needs {bytes}"))),
     };
-    Ok((Input { name, dtype, shape, data }, follows))
+    Ok(Input { name, dtype, shape, data })
 }
 
 fn dtype_of(number: i32) -> Option<DType> {

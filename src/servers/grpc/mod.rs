@@ -71,7 +71,8 @@
 //! `PutOperand` stores an [operand](crate::service::Operands): its first message describes it, and those that follow have
 //! its bytes, in chunks of any length up to [`GrpcConfig::max_request_size`]; chunks of about 1 MiB are fastest. The
 //! server sends the progress and, as its last message, the stored version. An upload that is cancelled, that ends early or
-//! that exceeds a limit leaves the operand as it was. [`KernelGrpcServer::max_operand_size`] and
+//! that exceeds a limit leaves the operand as it was; one whose tensors exceed a budget of operands is rejected after its
+//! first message. [`KernelGrpcServer::max_operand_size`] and
 //! [`KernelGrpcServer::operand_timeout`] limit uploads, instead of the limits of other calls.
 //!
 //! ```no_run

@@ -23,6 +23,7 @@ use super::status::Rejection;
 use super::wire::Requests;
 use crate::error::ErrorKind;
 use crate::panics::Panicked;
+use crate::servers::body_memory::BodyMemory;
 use crate::servers::operands::{NewOperand, store_operand};
 use crate::servers::slow_body::SlowBody;
 use crate::service::{HostReservation, InvalidInput, KernelError, Operands};
@@ -118,7 +119,7 @@ struct Upload {
     requests: Requests<PutOperandRequest>,
     max_size: usize,
     deadline: Instant,
-    /// Memory of the value.
+    /// Memory of what is temporary: JSON.
     memory: HostReservation,
     slow: SlowBody,
     progress: Arc<Mutex<PutOperandProgress>>,
@@ -146,7 +147,7 @@ impl Upload {
         let request_id = self.context.request_id.clone();
         let reject = |rejection: Rejection| rejection.into_status(Some(request_id.as_str()));
         let invalid = |field, reason: &str| reject(InvalidInput::new(field, reason).into());
-        let Some((first, held)) = self.next().await? else {
+        let Some((first, held)) = self.next(&BodyMemory::of_request(&self.memory)).await? else {
             return Err(invalid("start", "the request stream ended before its first message"));
         };
         let Part::Start(mut start) = first else {
@@ -154,31 +155,33 @@ impl Upload {
         };
         let mut options = put_options(&mut start).map_err(reject)?;
         options.tenant = self.context.metadata.tenant.clone();
-        // Rejects before the bytes are read what can be.
+        // Before the bytes are read.
         self.operands.check_put(&start.name, &start.r#type, &options).map_err(rejection).map_err(reject)?;
         let Some(value) = start.value else { return Err(invalid("value", "neither `json` nor `tensors` is set")) };
-        let (mut value, received) = ReceivedValue::begin(value, self.max_size, &self.memory).map_err(reject)?;
+        let reservation = self.operands.reservation(&options);
+        let memory = BodyMemory::of_upload(&self.memory, &reservation);
+        let (mut value, received) = ReceivedValue::begin(value, self.max_size, &memory).map_err(reject)?;
         self.received(received);
         drop(held);
-        while let Some((part, held)) = self.next().await? {
+        while let Some((part, held)) = self.next(&memory).await? {
             let Part::Chunk(chunk) = part else {
                 return Err(invalid("start", "it is set in a message after the first"));
             };
             for piece in chunk.chunks(PIECE) {
-                value.push(piece, &self.memory).map_err(reject)?;
+                value.push(piece, &memory).map_err(reject)?;
                 self.received(piece.len());
                 tokio::task::yield_now().await;
             }
             drop(held);
         }
         let payload = value.finish().map_err(reject)?;
-        Ok(NewOperand { name: start.name, type_name: start.r#type, options, payload })
+        Ok(NewOperand { name: start.name, type_name: start.r#type, options, payload, reservation })
     }
 
     /// Reads the next message, with the memory that it holds. Gives up an upload that arrives slowly while others lack the
     /// memory that it holds.
-    async fn next(&mut self) -> Result<Option<(Part, HostReservation)>, Status> {
-        let Self { requests, slow, memory, .. } = self;
+    async fn next(&mut self, memory: &BodyMemory) -> Result<Option<(Part, HostReservation)>, Status> {
+        let Self { requests, slow, .. } = self;
         let message = poll_fn(|cx| match Pin::new(&mut *requests).poll_next(cx) {
             Poll::Ready(message) => Poll::Ready(message.transpose()),
             Poll::Pending => slow.poll_given_up(memory, cx).map(|()| {

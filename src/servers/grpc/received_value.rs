@@ -4,12 +4,14 @@ use bytes::{Bytes, BytesMut};
 
 use super::memory::rejected;
 use super::message::tensor_description;
+use super::operands::rejection;
 use super::proto::put_operand_start::Value;
 use super::status::Rejection;
 use crate::error::ErrorKind;
+use crate::servers::body_memory::BodyMemory;
 use crate::servers::charged_buffer::append_charged;
 use crate::servers::sections::{Data, Input, SectionError, Sections};
-use crate::service::{Buffer, HostReservation, InvalidInput, Payload};
+use crate::service::{Buffer, InvalidInput, Payload};
 
 /// A value of which a part has arrived. Tensors are copied to their final memory, aligned for every type.
 pub(super) enum ReceivedValue {
@@ -20,7 +22,7 @@ pub(super) enum ReceivedValue {
 impl ReceivedValue {
     /// Begins with what the first message has of the value, and returns how many bytes that is. The value may have `max`
     /// bytes. Tensors are allocated when their bytes arrive.
-    pub(super) fn begin(value: Value, max: usize, memory: &HostReservation) -> Result<(Self, usize), Rejection> {
+    pub(super) fn begin(value: Value, max: usize, memory: &BodyMemory) -> Result<(Self, usize), Rejection> {
         match value {
             Value::Json(beginning) => {
                 let mut received = Self::Json { document: BytesMut::new(), max };
@@ -28,10 +30,10 @@ impl ReceivedValue {
                 Ok((received, beginning.len()))
             }
             Value::Tensors(tensors) => {
-                let (mut here, mut follows) = (0, 0);
+                let mut here = 0;
                 let mut inputs = Vec::with_capacity(tensors.tensors.len());
                 for (index, tensor) in tensors.tensors.into_iter().enumerate() {
-                    let (Input { name, dtype, shape, data }, bytes) = tensor_description(index, tensor)?;
+                    let Input { name, dtype, shape, data } = tensor_description(index, tensor)?;
                     let data = match data {
                         Data::Here(data) => {
                             here += data.len();
@@ -39,25 +41,24 @@ impl ReceivedValue {
                         }
                         follow => follow,
                     };
-                    follows = bytes.saturating_add(follows);
                     inputs.push(Input { name, dtype, shape, data });
                 }
-                memory.check_possible(follows as u64).map_err(rejected)?;
                 let Some(max) = max.checked_sub(here) else { return Err(too_large(max)) };
                 let sections = Sections::new(inputs, max, None).map_err(of_section)?;
+                memory.check_tensors(sections.total_bytes()).map_err(of_section)?;
                 Ok((Self::Tensors(Box::new(sections)), here))
             }
         }
     }
 
     /// Adds bytes that follow.
-    pub(super) fn push(&mut self, piece: &[u8], memory: &HostReservation) -> Result<(), Rejection> {
+    pub(super) fn push(&mut self, piece: &[u8], memory: &BodyMemory) -> Result<(), Rejection> {
         match self {
             Self::Json { document, max } => {
                 if piece.len() > *max - document.len() {
                     return Err(too_large(*max));
                 }
-                append_charged(document, piece, *max, memory).map_err(rejected)
+                append_charged(document, piece, *max, memory.request()).map_err(rejected)
             }
             Self::Tensors(sections) => sections.push(piece, memory).map_err(of_section),
         }
@@ -73,8 +74,8 @@ impl ReceivedValue {
 }
 
 /// Copies the data of a message, whose memory would be held by it and which is not aligned.
-fn aligned(data: &Bytes, memory: &HostReservation) -> Result<Bytes, Rejection> {
-    memory.grow(data.len() as u64).map_err(rejected)?;
+fn aligned(data: &Bytes, memory: &BodyMemory) -> Result<Bytes, Rejection> {
+    memory.grow_tensors(data.len() as u64).map_err(of_section)?;
     let mut words = Buffer::<u64>::zeroed(data.len().div_ceil(size_of::<u64>()));
     bytemuck::cast_slice_mut(&mut words)[..data.len()].copy_from_slice(data);
     Ok(words.into_bytes().slice(..data.len()))
@@ -95,6 +96,7 @@ fn of_section(error: SectionError) -> Rejection {
             InvalidInput::new("chunk", "it has bytes after the end of the last tensor").into()
         }
         SectionError::Memory(error) => rejected(error),
+        SectionError::Operand(error) => rejection(error),
         SectionError::Invalid(InvalidInput { reason, .. }) => InvalidInput::new("tensors", reason).into(),
     }
 }

@@ -102,8 +102,8 @@ impl<S: Pipeline> KernelGrpcServer<S> {
         self.health.clone()
     }
 
-    /// Limits the memory of all requests together. Clones are one limit, which several servers can share. Default: no
-    /// limit.
+    /// Limits the memory of all requests together. Clones are one limit, which several servers can share. The tensors of
+    /// uploaded operands count to their [limits](crate::service::OperandLimits) instead. Default: no limit.
     #[must_use]
     pub fn memory(mut self, memory: HostMemory) -> Self {
         self.memory = memory;

@@ -17,6 +17,7 @@ use crate::panics::CatchPanic;
 use crate::request::limits::check_name;
 use crate::request::metadata::{HeaderFormat, RequestMetadata};
 use crate::request::request_id::RequestId;
+use crate::servers::body_memory::BodyMemory;
 use crate::servers::offload::{DOCUMENT_BYTES, offload};
 use crate::service::{HostMemory, HostReservation, InvalidInput, KernelError, KernelRequest, KernelResponse, Payload};
 
@@ -86,8 +87,9 @@ where
             (request, None)
         }
         (Form::Tensors(length), target) => {
+            let body_memory = BodyMemory::of_request(&memory);
             // Boxed, as it is larger than the rest of the future, which JSON should not pay for.
-            let reading = Box::pin(tensors::read(body, length, target, max_body, deadline, &memory));
+            let reading = Box::pin(tensors::read(body, length, target, max_body, deadline, &body_memory));
             let (request, requested) = reading.await.map_err(over)?;
             (request, Some(requested))
         }

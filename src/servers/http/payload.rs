@@ -1,4 +1,4 @@
-//! Reads the body of a request as a payload, for requests that run no kernel.
+//! Reads the body of a request as the value of an operand.
 
 use std::error::Error;
 use std::time::Instant;
@@ -9,12 +9,14 @@ use http_body::Body;
 
 use super::form::Form;
 use super::{Problem, Target, read, tensors};
-use crate::service::{HostReservation, Payload};
+use crate::servers::body_memory::BodyMemory;
+use crate::service::{HostReservation, OperandReservation, Payload};
 
-/// Reads a body of at most `max` bytes, JSON or tensors, and charges it to `memory`. JSON is not parsed.
+/// Reads a body of at most `max` bytes, JSON or tensors. JSON is not parsed, and reserved in `memory`. Tensors are reserved in
+/// `operand`.
 ///
 /// # Errors
-/// 413 if the body is too large, 503 if memory is exhausted, 415 if the body is neither JSON nor tensors, 408 if it does
+/// 413 if the body is too large, 507 if the tensors exceed a budget of operands, 503 if memory is exhausted, 415 if the body is neither JSON nor tensors, 408 if it does
 /// not arrive before the deadline, 400 if it is malformed.
 pub(crate) async fn read_payload<B>(
     head: &Parts,
@@ -22,6 +24,7 @@ pub(crate) async fn read_payload<B>(
     max: usize,
     deadline: Instant,
     memory: &HostReservation,
+    operand: &OperandReservation,
 ) -> Result<Payload, Problem>
 where
     B: Body<Data = Bytes>,
@@ -30,7 +33,8 @@ where
     let payload = match Form::of(&head.headers)? {
         Form::Json => read::whole(body, max, deadline, memory).await.map(Payload::Json),
         Form::Tensors(length) => {
-            let reading = tensors::read(body, length, Target::Input("operand".to_owned()), max, deadline, memory);
+            let memory = BodyMemory::of_upload(memory, operand);
+            let reading = tensors::read(body, length, Target::Input("operand".to_owned()), max, deadline, &memory);
             Box::pin(reading).await.map(|(request, _)| request.payload)
         }
     };

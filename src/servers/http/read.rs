@@ -12,6 +12,7 @@ use http_body_util::LengthLimitError;
 
 use super::Problem;
 use crate::error::{ErrorKind, find};
+use crate::servers::body_memory::BodyMemory;
 use crate::servers::charged_buffer::append_charged;
 use crate::servers::slow_body::SlowBody;
 use crate::service::{HostMemoryError, HostReservation, KernelError};
@@ -22,9 +23,12 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    announced(&body, max, memory)?;
+    let length = announced_length(&body, max)?;
+    memory.check_possible(length).map_err(rejected)?;
+    check_available(length, memory)?;
+    let memory = BodyMemory::of_request(memory);
     let mut body = std::pin::pin!(body);
-    within(deadline, collect(Frames::new(body.as_mut(), max, memory))).await
+    within(deadline, collect(Frames::new(body.as_mut(), max, &memory))).await
 }
 
 async fn collect<B>(mut frames: Frames<'_, B>) -> Result<Bytes, Problem>
@@ -53,7 +57,7 @@ pub(super) struct Frames<'a, B> {
     body: Pin<&'a mut B>,
     max: usize,
     length: usize,
-    memory: &'a HostReservation,
+    memory: &'a BodyMemory,
     slow: SlowBody,
 }
 
@@ -62,7 +66,7 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    pub(super) fn new(body: Pin<&'a mut B>, max: usize, memory: &'a HostReservation) -> Self {
+    pub(super) fn new(body: Pin<&'a mut B>, max: usize, memory: &'a BodyMemory) -> Self {
         Self { body, max, length: 0, memory, slow: SlowBody::default() }
     }
 
@@ -94,7 +98,7 @@ where
             return Err(too_large(self.max));
         }
         self.slow.received(data.len());
-        charge(self.memory, data.len() as u64)?;
+        charge(self.memory.request(), data.len() as u64)?;
         Ok(Some(data))
     }
 
@@ -103,19 +107,20 @@ where
         // Not more than the length of the body, if it is known.
         let known = self.body.size_hint().exact().map(|rest| rest.saturating_add(self.length as u64));
         let most = known.map_or(self.max, |known| usize::try_from(known).unwrap_or(usize::MAX));
-        append_charged(whole, &piece, most, self.memory).map_err(rejected)?;
-        self.memory.shrink(piece.len() as u64);
+        append_charged(whole, &piece, most, self.memory.request()).map_err(rejected)?;
+        self.memory.request().shrink(piece.len() as u64);
         Ok(())
     }
 }
 
-/// Rejects a body whose `content-length` is too large, before the client is asked to send it.
-pub(super) fn announced(body: &impl Body, max: usize, memory: &HostReservation) -> Result<(), Problem> {
+/// Returns the `content-length`, 0 without one. Rejects a body that is too large before the client is asked to send it.
+pub(super) fn announced_length(body: &impl Body, max: usize) -> Result<u64, Problem> {
     let length = body.size_hint().lower();
-    if length > max as u64 {
-        return Err(too_large(max));
-    }
-    memory.check_possible(length).map_err(rejected)?;
+    if length > max as u64 { Err(too_large(max)) } else { Ok(length) }
+}
+
+/// Rejects a body of this length while no memory is available.
+pub(super) fn check_available(length: u64, memory: &HostReservation) -> Result<(), Problem> {
     // Only received data is charged; but nothing is read if no memory is available.
     let first = length.min(FIRST);
     charge(memory, first)?;

@@ -106,7 +106,7 @@ macro_rules! rest_setters {
             self
         }
 
-        /// Sets the maximum size of an uploaded [operand](crate::service::Operands), in bytes. Default: 16 GiB.
+        /// Sets the maximum size of the body that uploads an [operand](crate::service::Operands), in bytes. Default: 16 GiB.
         #[must_use]
         pub fn max_operand_size(mut self, bytes: usize) -> Self {
             self.state_mut().limits.max_operand_size = bytes;
@@ -121,8 +121,8 @@ macro_rules! rest_setters {
             self
         }
 
-        /// Limits the memory of all requests together. Clones are one limit, which several servers can share. Default:
-        /// no limit.
+        /// Limits the memory of all requests together. Clones are one limit, which several servers can share. The tensors of
+        /// uploaded operands count to their [limits](crate::service::OperandLimits) instead. Default: no limit.
         #[must_use]
         pub fn memory(mut self, memory: $crate::service::HostMemory) -> Self {
             self.state_mut().limits.memory = memory;

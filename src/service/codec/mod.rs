@@ -6,6 +6,7 @@ mod deadline;
 mod float_array;
 mod json;
 mod memory;
+mod number_array;
 mod object;
 mod tensor_de;
 mod tensor_ser;
@@ -17,5 +18,6 @@ pub(crate) use deadline::{DeadlinePassed, decode_until, optional_sequence, read_
 pub use float_array::FloatArray;
 pub(crate) use json::{decode_json, decoded_size, encode_json};
 pub(crate) use memory::{PinnedMemory, decode_within};
+pub use number_array::NumberArray;
 pub(crate) use tensor_de::decode_tensors;
 pub(crate) use tensor_ser::encode_tensors;

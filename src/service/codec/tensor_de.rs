@@ -7,7 +7,8 @@
 //! * a string is a `uint8` tensor of rank 1;
 //! * a [`Buffer`](super::Buffer) is a tensor of rank 1 and the same dtype, which is not copied if it is aligned. A buffer of
 //!   integers takes any integer dtype whose elements fit (scipy and PyTorch write indices as `int32` and `int64`);
-//! * a [`FloatArray`](super::FloatArray) is a scalar or a tensor of rank 1, in either precision.
+//! * a [`FloatArray`](super::FloatArray) is a scalar or a tensor of rank 1, in either precision;
+//! * a [`NumberArray`](super::NumberArray) is a tensor of rank 1 of any of its types.
 //!
 //! A field without a tensor is absent, so `Option` and `#[serde(default)]` work as for JSON.
 
@@ -21,7 +22,7 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 
 use super::buffer::buffer_dtype;
-use super::{float_array, zero_copy};
+use super::{float_array, number_array, zero_copy};
 use crate::service::operands::{KEY as REFERENCE_KEY, SUFFIX as REFERENCE_SUFFIX};
 use crate::service::{Bf16, DType, F16, InvalidInput, Tensor, Tensors};
 
@@ -156,6 +157,12 @@ impl<'de> View<'de> {
         text.ok_or_else(|| de::Error::custom("a reference to an operand is text: a uint8 tensor of one dimension"))
     }
 
+    /// Passes a map of one entry: from the name of the dtype to the bytes.
+    fn visit_typed_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
+        let array = MapDeserializer::new(std::iter::once((self.dtype.as_str(), self.data)));
+        self.offering(|| visitor.visit_map(array))
+    }
+
     fn visit_element<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         let data = self.data;
         // The shape was checked against the data when the tensor was made.
@@ -212,7 +219,7 @@ impl<'de> Deserializer<'de> for Reference<'de> {
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Error> {
-        if name == float_array::ANNOUNCED || buffer_dtype(name).is_some() {
+        if [float_array::ANNOUNCED, number_array::ANNOUNCED].contains(&name) || buffer_dtype(name).is_some() {
             visitor.visit_borrowed_str(self.0)
         } else {
             visitor.visit_newtype_struct(self)
@@ -262,11 +269,14 @@ impl<'de> Deserializer<'de> for View<'de> {
         if name == float_array::ANNOUNCED {
             return match self.shape {
                 [] | [1] => self.visit_element(visitor),
-                [_] => {
-                    let array = MapDeserializer::new(std::iter::once((self.dtype.as_str(), self.data)));
-                    self.offering(|| visitor.visit_map(array))
-                }
+                [_] => self.visit_typed_bytes(visitor),
                 shape => Err(de::Error::custom(format!("shape {shape:?} where at most one dimension is expected"))),
+            };
+        }
+        if name == number_array::ANNOUNCED {
+            return match self.shape {
+                [_] => self.visit_typed_bytes(visitor),
+                shape => Err(de::Error::custom(format!("shape {shape:?} where one dimension is expected"))),
             };
         }
         let Some(dtype) = buffer_dtype(name) else { return visitor.visit_newtype_struct(self) };

@@ -59,6 +59,18 @@ pub enum OperandError {
     Kernel(KernelError),
 }
 
+impl OperandError {
+    /// Adds `bytes` that the operand has reserved already to what it needs and what is free for it.
+    pub(super) fn with_reserved(self, bytes: u64) -> Self {
+        match self {
+            Self::OverBudget { budget, need, free } => {
+                Self::OverBudget { budget, need: need + bytes, free: free + bytes }
+            }
+            other => other,
+        }
+    }
+}
+
 /// A budget of operands' memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -67,6 +79,8 @@ pub enum OperandBudget {
     Host,
     /// The host memory of one tenant's operands.
     Tenant,
+    /// The memory for operands of a device on which the operand was to be [placed](super::Placement).
+    Device,
 }
 
 impl fmt::Display for OperandError {
@@ -82,6 +96,7 @@ impl fmt::Display for OperandError {
                 let of = match budget {
                     OperandBudget::Host => "the memory of all operands",
                     OperandBudget::Tenant => "the tenant's memory for operands",
+                    OperandBudget::Device => "the device's memory for operands",
                 };
                 write!(f, "the operand needs {need} bytes, and {free} of {of} are free")
             }

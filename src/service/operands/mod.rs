@@ -27,6 +27,9 @@ mod budget;
 mod decode;
 mod directory;
 mod error;
+#[cfg(all(test, tower_kernels_loom))]
+mod loom;
+mod memory;
 mod operand;
 mod options;
 mod persistence;
@@ -42,14 +45,15 @@ mod vectors;
 mod version;
 
 pub use budget::OperandLimits;
+pub(crate) use budget::OperandReservation;
 pub use directory::OpenOperandsError;
 pub use error::{OperandBudget, OperandError};
+pub use memory::OperandMemory;
 pub use operand::Operand;
 pub use options::{PutCondition, PutOptions, RemoveOptions};
 pub use persistence::OperandDirectoryUsage;
 pub use placement::{OperandDevices, Placement};
 pub use reference::{OperandReference, check_operand_name};
-pub use request::RequestOperands;
 pub use store::{OperandUsage, Operands};
 pub use tensor_set::TensorSet;
 pub use value::{OperandArray, OperandValue};
@@ -60,4 +64,5 @@ pub(super) use decode::within as decode_with_operands;
 pub(super) use operand::{KEY, array_of_reference, dtype_of_reference, read_reference_object, reference_schema};
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use reference::{name_schema as operand_name_schema, version_schema as operand_version_schema};
+pub(crate) use request::RequestOperands;
 pub(super) use request::{SUFFIX, has_references};

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use foldhash::HashMap;
 use parking_lot::Mutex;
 
 use super::budget::OperandLimits;
 use super::directory::{Manifest, OpenOperandsError, OperandDirectory, Scan, StoredValue};
 use super::error::OperandError;
+use super::memory::OperandMemory;
 use super::options::PutOptions;
 use super::reference::check_operand_name;
-use super::store::{OperandUsage, Operands, Tenant};
+use super::store::{OperandUsage, Operands};
 use super::table::Table;
 use super::value::ErasedValue;
 use super::version::OperandVersion;
@@ -63,11 +63,10 @@ impl Operands {
     /// [`OpenOperandsError`]: another process uses the directory, or it cannot be read and written.
     pub fn open(limits: OperandLimits, directory: impl AsRef<Path>) -> Result<Self, OpenOperandsError> {
         let (directory, Scan { versions, last_versions }) = OperandDirectory::open(directory.as_ref())?;
-        let tenant = |(name, last_version): (String, u64)| (Arc::from(name), Tenant::after(last_version));
-        let tenants: HashMap<Arc<str>, Tenant> = last_versions.into_iter().map(tenant).collect();
+        let last_versions = last_versions.into_iter().map(|(tenant, version)| (tenant.into(), version)).collect();
         let (to_load, is_loading) = (Mutex::new(Some(versions)), AtomicBool::new(true));
         let persistence = Persistence { directory, to_load, is_loading };
-        Ok(Self::with_persistence(limits, tenants, Some(persistence)))
+        Ok(Self::with_persistence(limits, last_versions, Some(persistence)))
     }
 
     /// Loads the operands of the [directory](Self::open) into memory, with the versions that they had. Does nothing without a
@@ -125,24 +124,21 @@ impl Operands {
         let options = PutOptions { public: manifest.public, placement: manifest.placement, ..PutOptions::default() };
         shared.check_put(table, &tenant, name, &options).map_err(say)?;
         // Before anything is read, so that the budgets hold.
-        let charge = shared.charge(&mut shared.lock(), &tenant, *bytes).map_err(say)?;
+        let reservation = shared.budget.reservation(Arc::clone(&tenant));
+        reservation.grow(*bytes).map_err(say)?;
         let tensors = persistence.directory.read(manifest)?;
         let context = RunContext::detached();
         let value = catch_panic(|| (operand_type.decode)(Payload::Tensors(tensors), &context));
         let value = value.map_err(|panicked| format!("making the value panicked: {panicked}"))?.map_err(say)?;
         // Another version of the program may need more memory for it.
-        let charge = match value.bytes() {
-            same if same == *bytes => charge,
-            other => {
-                drop(charge);
-                shared.charge(&mut shared.lock(), &tenant, other).map_err(say)?
-            }
-        };
-        let (identity, created) = ((name.as_str().into(), *version), manifest.created());
-        let loaded = OperandVersion::created_at(created, value, manifest.digest, charge, identity, &options);
-        let loaded = Arc::new(loaded);
-        table.insert(&tenant, &loaded);
-        shared.placers.place(&loaded);
+        reservation.resize(value.bytes()).map_err(say)?;
+        let memory = OperandMemory::new(value, reservation.into_charge(), options.placement);
+        if let Err(error) = shared.placers.place(&memory) {
+            tracing::warn!(operand = name, version, %error, "a stored operand is on no device until a request uses it");
+        }
+        let identity = (name.as_str().into(), *version);
+        let loaded = OperandVersion::new(memory, manifest.digest, identity, options.public, manifest.created());
+        table.insert(&tenant, &Arc::new(loaded));
         Ok(())
     }
 }

@@ -16,27 +16,15 @@ pub(super) const MAX_NAME: usize = 128;
 /// # Errors
 /// What is wrong; the error does not repeat the name.
 pub fn check_operand_name(name: &str) -> Result<(), InvalidInput> {
-    match invalid_name(name) {
-        None => Ok(()),
-        Some(reason) => Err(InvalidInput::new("operand", format!("the name of the operand is invalid: {reason}"))),
-    }
-}
-
-/// Returns why a text is not the name of an operand; `None` if it is one.
-fn invalid_name(name: &str) -> Option<&'static str> {
-    match name.as_bytes() {
-        [] => Some("it is empty"),
-        [b'.', ..] => Some("it starts with a dot"),
-        bytes if bytes.len() > MAX_NAME => Some("it is longer than 128 bytes"),
-        bytes
-            if bytes
-                .iter()
-                .all(|byte| matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.')) =>
-        {
-            None
-        }
-        _ => Some("it has a character other than A-Z a-z 0-9 - _ ."),
-    }
+    let is_allowed = |byte| matches!(byte, b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.');
+    let reason = match name.as_bytes() {
+        [] => "it is empty",
+        [b'.', ..] => "it starts with a dot",
+        bytes if bytes.len() > MAX_NAME => "it is longer than 128 bytes",
+        bytes if bytes.iter().copied().all(is_allowed) => return Ok(()),
+        _ => "it has a character other than A-Z a-z 0-9 - _ .",
+    };
+    Err(InvalidInput::new("operand", format!("the name of the operand is invalid: {reason}")))
 }
 
 /// The regular expression of a name, as [`check_operand_name`] has it, without its anchors.
@@ -91,10 +79,6 @@ impl<'a> OperandReference<'a> {
     /// # Errors
     /// The part that is invalid.
     pub fn parse(text: &'a str) -> Result<Self, InvalidInput> {
-        // Most references are a name, which need not be searched for separators.
-        if invalid_name(text).is_none() {
-            return Ok(Self { name: text, version: None, tensor: None });
-        }
         let (operand, tensor) = match text.split_once('/') {
             Some((_, "")) => return Err(InvalidInput::new("operand", "the name of the tensor after `/` is empty")),
             Some((operand, tensor)) => (operand, Some(tensor)),

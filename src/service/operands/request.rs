@@ -1,8 +1,10 @@
 //! [`RequestOperands`]: the operands that a request refers to.
 
-use std::sync::Arc;
+use std::borrow::Cow;
+use std::sync::{Arc, LazyLock};
 
 use memchr::memmem;
+use serde::Deserialize;
 
 use super::reference::OperandReference;
 use super::store::Operands;
@@ -21,7 +23,7 @@ pub(crate) const SUFFIX: &str = ".operand";
 /// References are resolved once, by [`KernelRequest::resolve_operands`](crate::service::KernelRequest::resolve_operands),
 /// so that caching, the run, and the response all see the same versions.
 #[derive(Clone, Debug, Default)]
-pub struct RequestOperands(Option<Arc<[Arc<OperandVersion>]>>);
+pub(crate) struct RequestOperands(Option<Arc<[Arc<OperandVersion>]>>);
 
 impl RequestOperands {
     /// Creates an empty set.
@@ -36,19 +38,32 @@ impl RequestOperands {
         let mut references = 0;
         for_each_reference(payload, |text| {
             references += 1;
-            let reference = OperandReference::parse(text).ok().filter(|_| references <= MAX_REFERENCES);
-            let found = reference.and_then(|reference| operands.find(tenant, &reference));
-            if let Some(found) = found.filter(|found| versions.iter().all(|known| !Arc::ptr_eq(known, found))) {
-                found.count_use();
-                operands.count_reference();
-                versions.push(found);
-            }
+            let found = if references <= MAX_REFERENCES { operands.get(tenant, text) } else { None };
+            versions.extend(found.filter(|found| !contains(&versions, found)));
         });
+        Self::counted(versions, operands)
+    }
+
+    /// Creates the operands of a typed input, which has handles of these versions.
+    pub(crate) fn of_handles(handles: Vec<Arc<OperandVersion>>, operands: &Operands) -> Self {
+        let mut versions = Vec::with_capacity(handles.len());
+        for handle in handles {
+            if !contains(&versions, &handle) {
+                versions.push(handle);
+            }
+        }
+        Self::counted(versions, operands)
+    }
+
+    /// Counts the use of these versions, which are different ones.
+    fn counted(versions: Vec<Arc<OperandVersion>>, operands: &Operands) -> Self {
+        versions.iter().for_each(|version| version.count_use());
+        operands.count_references(versions.len());
         Self((!versions.is_empty()).then(|| versions.into()))
     }
 
     /// Returns the versions.
-    pub fn versions(&self) -> &[Arc<OperandVersion>] {
+    pub(crate) fn versions(&self) -> &[Arc<OperandVersion>] {
         self.0.as_deref().unwrap_or_default()
     }
 
@@ -73,6 +88,10 @@ impl RequestOperands {
     }
 }
 
+fn contains(versions: &[Arc<OperandVersion>], version: &Arc<OperandVersion>) -> bool {
+    versions.iter().any(|known| Arc::ptr_eq(known, version))
+}
+
 /// Returns whether a payload may refer to operands.
 pub(crate) fn has_references(payload: &Payload) -> bool {
     let mut any = false;
@@ -85,11 +104,11 @@ pub(crate) fn has_references(payload: &Payload) -> bool {
 /// A JSON document is searched as text, so that it is not parsed twice: the key `"operand"`, written without escapes, and a
 /// string as its value. A find that is no reference, as within another string, does nothing but hold the operand.
 fn for_each_reference(payload: &Payload, mut found: impl FnMut(&str)) {
+    static KEY: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(r#""operand""#));
     match payload {
         Payload::Json(document) => {
-            let finder = memmem::Finder::new(r#""operand""#);
-            for at in finder.find_iter(document) {
-                if let Some(text) = string_value(&document[at + finder.needle().len()..]) {
+            for at in KEY.find_iter(document) {
+                if let Some(text) = string_value(&document[at + KEY.needle().len()..]) {
                     found(&text);
                 }
             }
@@ -100,13 +119,15 @@ fn for_each_reference(payload: &Payload, mut found: impl FnMut(&str)) {
 }
 
 /// Returns the string that follows a key: after a colon and white space.
-fn string_value(rest: &[u8]) -> Option<String> {
+fn string_value(rest: &[u8]) -> Option<Cow<'_, str>> {
+    #[derive(Deserialize)]
+    struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
+
     /// The longest reference, of two names and a version, with each character escaped.
     const MAX_LEN: usize = 2048;
     let value = rest.trim_ascii_start().strip_prefix(b":")?.trim_ascii_start();
     let value = &value[..value.len().min(MAX_LEN)];
-    let mut values = serde_json::Deserializer::from_slice(value).into_iter::<String>();
-    values.next()?.ok()
+    Text::deserialize(&mut serde_json::Deserializer::from_slice(value)).ok().map(|Text(text)| text)
 }
 
 /// Returns the references in a set of tensors: the name of the field, and the text.

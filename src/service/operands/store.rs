@@ -2,14 +2,14 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant, SystemTime};
 
-use arc_swap::ArcSwap;
 use foldhash::HashMap;
 
-use super::budget::{Charge, OperandLimits, Usage};
-use super::error::OperandError;
+use super::budget::{Budget, OperandLimits, OperandReservation};
+use super::error::{OperandBudget, OperandError};
+use super::memory::OperandMemory;
 use super::operand::Operand;
 use super::options::{PutOptions, RemoveOptions};
 use super::persistence::{OperandDirectoryUsage, Persistence};
@@ -23,6 +23,7 @@ use super::vectors::Vectors;
 use super::version::{OperandInfo, OperandVersion, digest};
 use crate::panics::catch_panic;
 use crate::service::{KernelError, Payload, RunContext};
+use crate::sync::{ArcSwap, Mutex, MutexGuard};
 
 /// The operands of a process, by tenant and name.
 ///
@@ -46,11 +47,10 @@ pub struct Operands {
 
 pub(super) struct Shared {
     pub(super) table: ArcSwap<Table>,
-    types: ArcSwap<Vec<OperandType>>,
-    /// Held by whoever changes the table.
-    tenants: Mutex<HashMap<Arc<str>, Tenant>>,
-    limits: OperandLimits,
-    usage: Arc<Usage>,
+    types: arc_swap::ArcSwap<Vec<OperandType>>,
+    /// The last version of each tenant, so that no version is used twice. Held by whoever changes the table.
+    last_versions: Mutex<HashMap<Arc<str>, u64>>,
+    pub(super) budget: Arc<Budget>,
     counts: Counts,
     pub(super) placers: Placers,
     /// The files of the operands, if they are to survive a restart.
@@ -67,20 +67,6 @@ struct Counts {
     references: AtomicU64,
     /// Microseconds that decoding, checking and making stored values took.
     building: AtomicU64,
-}
-
-/// The state of a tenant besides its names; never removed, so that versions are not used twice.
-#[derive(Default)]
-pub(super) struct Tenant {
-    last_version: u64,
-    usage: Arc<Usage>,
-}
-
-impl Tenant {
-    /// Creates the state of a tenant that had versions up to this one.
-    pub(super) fn after(last_version: u64) -> Self {
-        Self { last_version, ..Self::default() }
-    }
 }
 
 /// Decodes and checks a payload.
@@ -112,18 +98,18 @@ pub struct OperandUsage {
     pub operands: u64,
     /// Versions in memory: those, and versions that were replaced or deleted and that requests still use.
     pub versions: u64,
-    /// Bytes of host memory of all versions.
+    /// Bytes of host memory of all versions, and of the tensors of uploads that are being received.
     pub bytes: u64,
     /// Versions that were stored since the start.
     pub stored: u64,
     /// Operands that were removed since the start.
     pub removed: u64,
-    /// Values that exceeded a budget since the start.
+    /// Values that exceeded a budget since the start, and uploads that were rejected because their tensors would.
     pub rejected: u64,
     /// Values that could not be stored for another reason since the start: an invalid value, a condition that did not hold,
     /// or an upload that was cancelled while it was built.
     pub failed: u64,
-    /// References of requests that named an operand, since the start.
+    /// References of requests to operands, by name or handle, since the start.
     pub references: u64,
     /// The time that the uploaded values took to decode, check and build since the start.
     pub building: Duration,
@@ -145,15 +131,14 @@ impl Operands {
 
     pub(super) fn with_persistence(
         limits: OperandLimits,
-        tenants: HashMap<Arc<str>, Tenant>,
+        last_versions: HashMap<Arc<str>, u64>,
         persistence: Option<Persistence>,
     ) -> Self {
         let shared = Shared {
             table: ArcSwap::default(),
-            types: ArcSwap::from_pointee(vec![OperandType::of::<TensorSet>(), OperandType::of::<Vectors>()]),
-            tenants: Mutex::new(tenants),
-            limits,
-            usage: Arc::default(),
+            types: arc_swap::ArcSwap::from_pointee(vec![OperandType::of::<TensorSet>(), OperandType::of::<Vectors>()]),
+            last_versions: Mutex::new(last_versions),
+            budget: Arc::new(Budget::new(limits)),
             counts: Counts::default(),
             placers: Placers::default(),
             persistence,
@@ -189,8 +174,8 @@ impl Operands {
     /// as its [placement](PutOptions::placement) says.
     ///
     /// # Errors
-    /// [`OperandError`]: the name is invalid, the condition does not hold, the value exceeds a limit, or it cannot be written
-    /// to the directory. The operand is as it was before.
+    /// [`OperandError`]: the name is invalid, the condition does not hold, the value exceeds a limit, it cannot be written
+    /// to the directory, or there is no memory for it on the devices of its placement. The operand is as it was before.
     pub fn put_with<T: OperandValue>(
         &self,
         name: &str,
@@ -200,7 +185,9 @@ impl Operands {
         let value = Arc::new(value);
         let context = RunContext::detached();
         let erased: Arc<dyn ErasedValue> = Arc::<T>::clone(&value);
-        let version = self.count_put(name, T::TYPE, options, |_| self.try_put(name, erased, options, &context))?;
+        let reservation = self.reservation(options);
+        let put = |_: &PutSpan| self.try_put(name, erased, reservation, options, &context);
+        let version = self.count_put(name, T::TYPE, options, put)?;
         Ok(Operand::stored(value, version))
     }
 
@@ -218,6 +205,20 @@ impl Operands {
         options: &PutOptions,
         context: &RunContext<'_>,
     ) -> Result<Arc<OperandVersion>, OperandError> {
+        self.put_received(name, type_name, payload, self.reservation(options), options, context)
+    }
+
+    /// As [`put_payload`](Self::put_payload), for a payload whose tensors have been reserved. The reservation becomes that
+    /// of the value.
+    pub(crate) fn put_received(
+        &self,
+        name: &str,
+        type_name: &str,
+        payload: Payload,
+        reservation: OperandReservation,
+        options: &PutOptions,
+        context: &RunContext<'_>,
+    ) -> Result<Arc<OperandVersion>, OperandError> {
         self.count_put(name, type_name, options, |span| {
             // Before the work, as well as under the lock.
             self.check_put(name, type_name, options)?;
@@ -231,8 +232,13 @@ impl Operands {
             self.shared.counts.building.fetch_add(micros, Ordering::Relaxed);
             // The client may have disconnected meanwhile.
             context.check()?;
-            self.try_put(name, value, options, context)
+            self.try_put(name, value, reservation, options, context)
         })
+    }
+
+    /// Creates an empty reservation of memory, for an operand that is to be stored with these options.
+    pub(crate) fn reservation(&self, options: &PutOptions) -> OperandReservation {
+        self.shared.budget.reservation(options.tenant.clone().unwrap_or_else(|| NO_TENANT.into()))
     }
 
     /// Checks what can be checked of a [`put_payload`](Self::put_payload) without the payload.
@@ -258,6 +264,8 @@ impl Operands {
         let counts = &self.shared.counts;
         let count = match &result {
             Ok(_) => &counts.stored,
+            // The budget of the host counts them, those of uploads that were rejected before their end as well.
+            Err(OperandError::OverBudget { budget: OperandBudget::Host | OperandBudget::Tenant, .. }) => return result,
             Err(OperandError::OverBudget { .. } | OperandError::TooMany { .. } | OperandError::DiskFull { .. }) => {
                 &counts.rejected
             }
@@ -271,39 +279,38 @@ impl Operands {
         &self,
         name: &str,
         value: Arc<dyn ErasedValue>,
+        reservation: OperandReservation,
         options: &PutOptions,
         context: &RunContext<'_>,
     ) -> Result<Arc<OperandVersion>, OperandError> {
         self.check_loaded()?;
         check_operand_name(name)?;
         let shared = &*self.shared;
-        let digest = digest(&*value);
         let tenant: Arc<str> = options.tenant.clone().unwrap_or_else(|| NO_TENANT.into());
-        let charge = {
-            let mut tenants = shared.lock();
-            shared.check_put(&shared.table.load(), &tenant, name, options)?;
-            shared.charge(&mut tenants, &tenant, value.bytes())?
-        };
+        shared.check_put(&shared.table.load(), &tenant, name, options)?;
+        reservation.resize(value.bytes())?;
+        let digest = digest(&*value);
         let stored = match &shared.persistence {
             Some(persistence) => Some(persistence.write_value(&*value)?),
             None => None,
         };
+        let memory = OperandMemory::new(value, reservation.into_charge(), options.placement);
+        shared.placers.place(&memory)?;
         context.check()?;
-        let mut tenants = shared.lock();
-        // Another operand may have been stored while the value was written.
+        let mut last_versions = shared.lock();
+        // Another operand may have been stored meanwhile.
         let mut table = Table::clone(&shared.table.load());
         shared.check_put(&table, &tenant, name, options)?;
-        let last_version = &mut tenants.entry(Arc::clone(&tenant)).or_default().last_version;
-        let number = *last_version + 1;
-        let version = Arc::new(OperandVersion::new(value, digest, charge, (name.into(), number), options));
+        let number = last_versions.get(&tenant).map_or(1, |last| last + 1);
+        let identity = (name.into(), number);
+        let version = OperandVersion::new(memory, digest, identity, options.public, SystemTime::now());
+        let version = Arc::new(version);
         if let Some(stored) = stored {
             stored.commit(&version, &tenant)?;
         }
-        *last_version = number;
         table.insert(&tenant, &version);
         shared.table.store(Arc::new(table));
-        drop(tenants);
-        shared.placers.place(&version);
+        last_versions.insert(tenant, number);
         Ok(version)
     }
 
@@ -315,20 +322,14 @@ impl Operands {
 
     /// Returns the version that a reference names: an operand of the tenant, else a public one.
     pub fn get(&self, tenant: Option<&str>, reference: &str) -> Option<Arc<OperandVersion>> {
-        self.find(tenant, &OperandReference::parse(reference).ok()?)
-    }
-
-    pub(super) fn find(&self, tenant: Option<&str>, reference: &OperandReference<'_>) -> Option<Arc<OperandVersion>> {
-        let table = self.shared.table.load();
-        let found = table.get(tenant, reference.name)?;
-        reference.version.is_none_or(|version| version == found.version()).then(|| Arc::clone(found))
+        self.shared.table.load().find(tenant, reference).cloned()
     }
 
     /// Returns the operands that a tenant may use, sorted by name: its own, and public ones.
     pub fn list(&self, tenant: Option<&str>) -> Vec<OperandInfo> {
         let table = self.shared.table.load();
-        let own = table.tenants.get(tenant.unwrap_or(NO_TENANT));
-        let others = table.public.iter().filter(|(name, _)| own.is_none_or(|own| !own.contains_key(*name)));
+        let own = table.own(tenant.unwrap_or(NO_TENANT));
+        let others = table.public().iter().filter(|(name, _)| own.is_none_or(|own| !own.contains_key(*name)));
         let all = own.iter().flat_map(|own| own.iter()).chain(others);
         let mut all: Vec<OperandInfo> = all.map(|(_, version)| version.info()).collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
@@ -344,7 +345,7 @@ impl Operands {
     /// [`OperandError::Directory`].
     pub fn remove(&self, reference: &str, options: &RemoveOptions) -> Result<Arc<OperandVersion>, OperandError> {
         let parsed = OperandReference::parse(reference)?;
-        let _tenants = self.shared.lock();
+        let _last_versions = self.shared.lock();
         self.check_loaded()?;
         let tenant = options.tenant.as_deref();
         let found = self.shared.own(tenant, parsed.name);
@@ -364,28 +365,28 @@ impl Operands {
 
     /// Returns whether there are no operands.
     pub fn is_empty(&self) -> bool {
-        self.shared.table.load().len == 0
+        self.shared.table.load().len() == 0
     }
 
     /// Returns the limits.
     pub fn limits(&self) -> &OperandLimits {
-        &self.shared.limits
+        self.shared.budget.limits()
     }
 
-    pub(super) fn count_reference(&self) {
-        self.shared.counts.references.fetch_add(1, Ordering::Relaxed);
+    pub(super) fn count_references(&self, count: usize) {
+        self.shared.counts.references.fetch_add(count as u64, Ordering::Relaxed);
     }
 
     /// Returns the memory in use, and counts since the start of the process.
     pub fn usage(&self) -> OperandUsage {
         let counts = &self.shared.counts;
         OperandUsage {
-            operands: self.shared.table.load().len as u64,
-            versions: self.shared.usage.versions.load(Ordering::Relaxed),
-            bytes: self.shared.usage.bytes.load(Ordering::Relaxed),
+            operands: self.shared.table.load().len() as u64,
+            versions: self.shared.budget.versions(),
+            bytes: self.shared.budget.bytes(),
             stored: counts.stored.load(Ordering::Relaxed),
             removed: counts.removed.load(Ordering::Relaxed),
-            rejected: counts.rejected.load(Ordering::Relaxed),
+            rejected: counts.rejected.load(Ordering::Relaxed) + self.shared.budget.rejected(),
             failed: counts.failed.load(Ordering::Relaxed),
             references: counts.references.load(Ordering::Relaxed),
             building: Duration::from_micros(counts.building.load(Ordering::Relaxed)),
@@ -395,20 +396,8 @@ impl Operands {
 }
 
 impl Shared {
-    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, Tenant>> {
-        // No panic can leave the table half changed: it is replaced as a whole.
-        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Charges the memory of an operand.
-    pub(super) fn charge(
-        &self,
-        tenants: &mut HashMap<Arc<str>, Tenant>,
-        tenant: &Arc<str>,
-        bytes: u64,
-    ) -> Result<Charge, OperandError> {
-        let tenant = tenants.entry(Arc::clone(tenant)).or_default();
-        Charge::new(bytes, &self.usage, &tenant.usage, &self.limits)
+    pub(super) fn lock(&self) -> MutexGuard<'_, HashMap<Arc<str>, u64>> {
+        self.last_versions.lock()
     }
 
     /// Checks the condition, the name of a public operand, and the number of operands.
@@ -419,18 +408,19 @@ impl Shared {
         name: &str,
         options: &PutOptions,
     ) -> Result<(), OperandError> {
-        let names = table.tenants.get(tenant);
+        let names = table.own(tenant);
         let current = names.and_then(|names| names.get(name));
         options.condition.check(current)?;
         if options.public
-            && table.public.get(name).is_some_and(|public| !current.is_some_and(|c| Arc::ptr_eq(c, public)))
+            && table.public().get(name).is_some_and(|public| !current.is_some_and(|c| Arc::ptr_eq(c, public)))
         {
             return Err(OperandError::NameTaken);
         }
         if current.is_none() {
+            let limits = self.budget.limits();
             for (len, max) in [
-                (table.len, self.limits.max_operands),
-                (names.map_or(0, |names| names.len()), self.limits.max_operands_per_tenant),
+                (table.len(), limits.max_operands),
+                (names.map_or(0, |names| names.len()), limits.max_operands_per_tenant),
             ] {
                 if len >= max {
                     return Err(OperandError::TooMany { max });
@@ -447,7 +437,7 @@ impl Shared {
     }
 
     fn own(&self, tenant: Option<&str>, name: &str) -> Option<Arc<OperandVersion>> {
-        self.table.load().tenants.get(tenant.unwrap_or(NO_TENANT))?.get(name).cloned()
+        self.table.load().own(tenant.unwrap_or(NO_TENANT))?.get(name).cloned()
     }
 }
 

@@ -1,87 +1,56 @@
-//! [`OperandVersion`]: one version of an operand, with the memory that it is charged for.
+//! [`OperandVersion`]: one version of an operand.
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-#[cfg(feature = "cuda")]
-use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;
 
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-use super::budget::Charge;
-use super::options::PutOptions;
+use super::memory::OperandMemory;
 use super::placement::Placement;
 use super::reference::OperandReference;
 use super::value::{ErasedValue, OperandArray, OperandValue};
 #[cfg(feature = "cuda")]
-use crate::cuda::{ArraySource, HostArrays};
+use crate::cuda::HostArrays;
 
 /// One version of an operand.
 ///
 /// It lives until it was replaced or deleted and the last request that refers to it has ended.
 pub struct OperandVersion {
-    // Dropped in this order: devices make no copies of memory that is freed, and it counts as used until then.
-    #[cfg(feature = "cuda")]
-    host_arrays: Option<HostArrays>,
-    #[cfg(feature = "cuda")]
-    derived_arrays: Mutex<DerivedArrays>,
-    value: Arc<dyn ErasedValue>,
-    charge: Charge,
+    memory: OperandMemory,
     id: u64,
     name: Arc<str>,
     version: u64,
     digest: u64,
     tag: String,
     public: bool,
-    placement: Placement,
     created: SystemTime,
     uses: AtomicU64,
 }
 
 impl OperandVersion {
     pub(super) fn new(
-        value: Arc<dyn ErasedValue>,
+        memory: OperandMemory,
         digest: u64,
-        charge: Charge,
         (name, version): (Arc<str>, u64),
-        options: &PutOptions,
-    ) -> Self {
-        Self::created_at(SystemTime::now(), value, digest, charge, (name, version), options)
-    }
-
-    /// Creates a version that was stored at another time, before a restart.
-    pub(super) fn created_at(
+        public: bool,
         created: SystemTime,
-        value: Arc<dyn ErasedValue>,
-        digest: u64,
-        charge: Charge,
-        (name, version): (Arc<str>, u64),
-        options: &PutOptions,
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
-        #[cfg(feature = "cuda")]
-        let register = || HostArrays::register(Arc::new(ValueArrays { value: Arc::clone(&value), skip: 0 }));
-        #[cfg(feature = "cuda")]
-        let derived_arrays = Mutex::new(DerivedArrays { known: value.arrays().len(), registered: Vec::new() });
         Self {
-            #[cfg(feature = "cuda")]
-            host_arrays: (options.placement != Placement::HostOnly).then(register),
-            #[cfg(feature = "cuda")]
-            derived_arrays,
-            value,
-            charge,
             id: NEXT.fetch_add(1, Ordering::Relaxed),
             name,
             version,
             digest,
             tag: format!("\"{version}-{digest:016x}\""),
-            public: options.public,
-            placement: options.placement,
+            public,
             created,
             uses: AtomicU64::new(0),
+            memory,
         }
     }
 
@@ -117,7 +86,7 @@ impl OperandVersion {
 
     /// Returns the size of the value's arrays in bytes.
     pub fn bytes(&self) -> u64 {
-        self.charge.bytes()
+        self.memory.bytes()
     }
 
     /// Returns whether other tenants may use it.
@@ -127,52 +96,39 @@ impl OperandVersion {
 
     /// Returns on which devices it is.
     pub fn placement(&self) -> Placement {
-        self.placement
+        self.memory.placement()
     }
 
     /// Returns the ordinals of the devices that have copies of all arrays now. Arrays below 4 KiB have none.
     pub fn devices(&self) -> Vec<u32> {
-        #[cfg(feature = "cuda")]
-        return self.host_arrays().map_or_else(Vec::new, HostArrays::devices);
-        #[cfg(not(feature = "cuda"))]
-        Vec::new()
+        self.memory.devices()
     }
 
     /// Returns the arrays as devices find them; `None` where no device gets copies.
     #[cfg(feature = "cuda")]
     pub(crate) fn host_arrays(&self) -> Option<&HostArrays> {
-        self.host_arrays.as_ref()
+        self.memory.host_arrays()
     }
 
-    /// Lets devices find the arrays that the value has made since the last call. The run that made them uploads them for
-    /// itself; the next has copies.
+    /// Lets devices find the arrays that the value has made since the last call.
     #[cfg(feature = "cuda")]
     pub(crate) fn register_derived_arrays(&self) {
-        if self.host_arrays.is_none() {
-            return;
-        }
-        let len = self.value.arrays().len();
-        let mut derived = self.derived_arrays.lock().unwrap_or_else(PoisonError::into_inner);
-        if len > derived.known {
-            let source = ValueArrays { value: Arc::clone(&self.value), skip: derived.known };
-            derived.registered.push(HostArrays::register(Arc::new(source)));
-            derived.known = len;
-        }
+        self.memory.register_derived_arrays();
     }
 
     /// Returns the value's arrays.
     pub fn arrays(&self) -> Vec<OperandArray<'_>> {
-        self.value.arrays()
+        self.memory.value().arrays()
     }
 
     /// Returns the value if its type is `T`.
     pub fn value<T: OperandValue>(&self) -> Option<Arc<T>> {
-        Arc::clone(&self.value).downcast()
+        Arc::clone(self.memory.value()).downcast()
     }
 
     /// Returns the name of the value's type.
     pub fn type_name(&self) -> &'static str {
-        self.value.type_name()
+        self.memory.value().type_name()
     }
 
     /// Returns how many requests have referred to it.
@@ -203,11 +159,11 @@ impl OperandVersion {
             r#type: self.type_name(),
             bytes: self.bytes(),
             public: self.public,
-            placement: self.placement,
+            placement: self.placement(),
             devices: self.devices(),
             created_ms: self.created_ms(),
             uses: self.uses(),
-            summary: self.value.summary(),
+            summary: self.memory.value().summary(),
             etag: self.tag.clone(),
         }
     }
@@ -224,36 +180,25 @@ impl fmt::Debug for OperandVersion {
     }
 }
 
-/// Arrays that the value made after it was stored, such as the predecessors of a graph.
-#[cfg(feature = "cuda")]
-struct DerivedArrays {
-    /// The number of the value's arrays that are registered.
-    known: usize,
-    registered: Vec<HostArrays>,
-}
+/// Bytes of an array that are hashed as one piece: about 100 µs.
+const PIECE: usize = 1 << 20;
 
-/// The arrays of a value after the first `skip`.
-#[cfg(feature = "cuda")]
-struct ValueArrays {
-    value: Arc<dyn ErasedValue>,
-    skip: usize,
-}
-
-#[cfg(feature = "cuda")]
-impl ArraySource for ValueArrays {
-    fn arrays(&self) -> Vec<&[u8]> {
-        self.value.arrays().into_iter().skip(self.skip).map(|array| array.bytes).collect()
-    }
-}
-
-/// Hashes the content of a value: the names, types and elements of its arrays.
+/// Hashes the content of a value: the names, types, lengths and elements of its arrays. The pieces of a large array are
+/// hashed on all processors, and then their hashes.
 pub(super) fn digest(value: &dyn ErasedValue) -> u64 {
     let mut hasher = Xxh3::new();
     hasher.update(value.type_name().as_bytes());
     for OperandArray { name, dtype, bytes } in value.arrays() {
-        for part in [name.as_bytes(), dtype.as_str().as_bytes(), bytes] {
-            hasher.update(&(part.len() as u64).to_le_bytes());
-            hasher.update(part);
+        for text in [name, dtype.as_str()] {
+            hasher.update(&(text.len() as u64).to_le_bytes());
+            hasher.update(text.as_bytes());
+        }
+        hasher.update(&(bytes.len() as u64).to_le_bytes());
+        if bytes.len() <= PIECE {
+            hasher.update(bytes);
+        } else {
+            let pieces: Vec<u64> = bytes.par_chunks(PIECE).map(xxh3_64).collect();
+            pieces.iter().for_each(|hash| hasher.update(&hash.to_le_bytes()));
         }
     }
     hasher.digest()

@@ -380,17 +380,42 @@ async fn a_bad_upload_leaves_the_old_version() {
 }
 
 #[tokio::test]
-async fn an_upload_that_does_not_fit_into_host_memory_is_rejected_before_its_bytes_are_read() {
+async fn an_upload_that_exceeds_the_budget_is_rejected_before_its_bytes_are_read() {
     let memory = HostMemory::new(2 << 20);
-    let (server, _registry) =
-        start_with(|_| (), |server| server.memory(memory.clone()).max_operand_size(1 << 40)).await;
+    let (server, registry) = start_with(
+        |limits| limits.max_bytes = 2 << 20,
+        |server| server.memory(memory.clone()).max_operand_size(1 << 40),
+    )
+    .await;
     let tensors = OperandTensors { tensors: vec![tensor("x", Dtype::Uint8, &[1 << 30], &[])] };
     let first = messages(begin("x", "tensors", Form::Tensors(tensors)), []);
     let never_ends = stream::iter(first).chain(stream::pending());
     let status = upload(&mut server.client().await, Request::new(never_ends)).await.unwrap_err();
-    assert_eq!(status.code(), Code::OutOfRange, "{status}");
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    assert!(status.message().contains("needs 1073741824 bytes, and 2097152"), "{status}");
     assert_eq!(memory.peak().min(1 << 20), memory.peak(), "nothing is allocated for what was announced");
     until("the memory is released", || memory.used() == 0).await;
+    assert_eq!((registry.operands().usage().bytes, registry.operands().usage().rejected), (0, 1));
+}
+
+#[tokio::test]
+async fn an_operand_can_be_larger_than_the_memory_of_requests() {
+    let memory = HostMemory::new(1 << 20);
+    let (server, registry) =
+        start_with(|_| (), |server| server.memory(memory.clone()).max_operand_size(64 << 20)).await;
+    let mut client = server.client().await;
+    let bytes = 8 << 20;
+    let tensors = OperandTensors { tensors: vec![tensor("x", Dtype::Uint8, &[bytes], &[])] };
+    let data = vec![7; bytes as usize];
+    let stored = put(&mut client, begin("x", "tensors", Form::Tensors(tensors)), data.chunks(64 << 10)).await.unwrap();
+    assert_eq!((stored.bytes, registry.operands().usage().bytes), (bytes, bytes));
+    assert!(memory.peak() <= 1 << 20);
+    // JSON is not the operand, and counts to the memory of requests.
+    let json = format!(r#"{{"x": [{}1]}}"#, "1,".repeat(400_000));
+    let status = put(&mut client, begin("y", "tensors", Form::Json("".into())), json.as_bytes().chunks(64 << 10)).await;
+    assert_eq!(status.unwrap_err().code(), Code::OutOfRange);
+    until("the memory is released", || memory.used() == 0).await;
+    assert_eq!(registry.operands().usage().bytes, bytes);
 }
 
 #[tokio::test]
@@ -555,6 +580,7 @@ async fn a_client_that_is_gone_in_the_middle_leaves_the_old_version() {
     let mut client = server.client().await;
     put(&mut client, columns([&[1, 2, 3], &floats(&[1.0, 2.0])]), []).await.unwrap();
     until("the memory of the upload is released", || memory.used() == 0).await;
+    let stored = registry.operands().usage().bytes;
 
     // Its process ends, and with it the connection.
     let address = server.address;
@@ -564,9 +590,9 @@ async fn a_client_that_is_gone_in_the_middle_leaves_the_old_version() {
         std::future::pending::<()>().await;
         drop(responses);
     });
-    until("the bytes arrive", || memory.used() > 0).await;
+    until("the bytes arrive", || registry.operands().usage().bytes > stored).await;
     drop(gone);
-    until("the upload ends", || memory.used() == 0).await;
+    until("the upload ends", || registry.operands().usage().bytes == stored && memory.used() == 0).await;
 
     // It resets the stream within a chunk, and the connection stays.
     let channel = server.channel().await;
@@ -577,9 +603,9 @@ async fn a_client_that_is_gone_in_the_middle_leaves_the_old_version() {
         .body(tonic::body::Body::new(StreamBody::new(until_reset(is_reset))))
         .unwrap();
     let response = channel.clone().oneshot(request).await.unwrap();
-    until("the bytes arrive", || memory.used() > 0).await;
+    until("the bytes arrive", || registry.operands().usage().bytes > stored).await;
     drop(reset);
-    until("the upload ends", || memory.used() == 0).await;
+    until("the upload ends", || registry.operands().usage().bytes == stored && memory.used() == 0).await;
     drop(response);
 
     let mut client = KernelClient::new(channel);
@@ -612,6 +638,7 @@ async fn a_deadline_in_the_middle_ends_the_upload() {
         };
         assert_eq!(status.code(), Code::DeadlineExceeded, "{status}");
         assert!([0, 5].contains(&last), "{last}");
+        until("the memory is released", || registry.operands().usage().bytes == 0).await;
         assert_eq!(registry.operands().usage().stored, 0);
     }
 }

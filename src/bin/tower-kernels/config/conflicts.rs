@@ -63,7 +63,6 @@ fn memory(config: &Config) -> Result<(), InvalidSettings> {
     for (key, bytes, default) in [
         ("rest.max_request_size", size(config.rest.max_request_size), size(default.rest.max_request_size)),
         ("rest.max_response_size", config.rest.max_response_size, default.rest.max_response_size),
-        ("operands.max_upload", size(config.operands.max_upload), size(default.operands.max_upload)),
         ("grpc.max_request_size", size(config.grpc.max_request_size), size(default.grpc.max_request_size)),
         ("grpc.max_response_size", size(config.grpc.max_response_size), size(default.grpc.max_response_size)),
     ] {

@@ -77,13 +77,13 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting(
         "operands.max_bytes",
         Text("BYTES"),
-        "Memory of all operands together, beside memory.max: a number of bytes such as 256MiB, or auto for a quarter of the \
- memory available to the process",
+        "Memory of all operands together, beside memory.max; the tensors of an upload count from when they arrive: a number of \
+ bytes such as 256MiB, or auto for a quarter of the memory available to the process",
     ),
     setting(
         "operands.max_bytes_per_tenant",
         Number,
-        "Memory of the operands of a tenant, in bytes; 0 is no limit but operands.max_bytes",
+        "Memory of the operands of a tenant and of its uploads, in bytes; 0 is no limit but operands.max_bytes",
     ),
     setting("operands.max_operands", Number, "Maximum number of operands"),
     setting(
@@ -94,7 +94,8 @@ pub(super) const SETTINGS: &[Setting] = &[
     setting(
         "operands.max_upload",
         Number,
-        "Maximum size of the body that uploads an operand, in bytes; it counts to memory.max until the operand is stored",
+        "Maximum size of the body that uploads an operand, in bytes; tensors count to operands.max_bytes, and JSON to memory.max \
+ until the operand is stored",
     ),
     setting(
         "operands.upload_timeout",

@@ -109,7 +109,7 @@ struct Control {
     u32 path_overflow;  // 1: a path count passed 2^1000
     u32 cancelled;           // 1: the request is cancelled, and nothing here has a meaning any more
     u32 barrier_generation;           // how often all blocks have passed the barrier
-    u32 reserved;
+    u32 stopped;       // 1: it was cancelled before the last barrier, so that all blocks end at the same level
 };
 
 // Whether an item has, on average, few enough arcs for one thread.
@@ -177,7 +177,7 @@ struct Search {
         if (total == 0 || dense()) return;
         const u32 next = control->depth + 1;
         u64* next_stamps = stamps + (next & 1) * (u64)n * groups;
-        WarpAppendBuffer out = {buffers[warp_id()], list, &control->tail, 0};
+        WarpAppendBuffer<uint2> out = {buffers[warp_id()], list, &control->tail, 0};
 
         // Marks `bits` at `item`; true for the one thread that is the first to reach it.
         auto reach = [&](u32 item, u32 bits) {
@@ -203,7 +203,7 @@ struct Search {
                     fresh[i] = has ? work.wanted & ~seen[item[i]] : 0;
                 }
 #pragma unroll
-                for (u32 i = 0; i < 4; i++) out.push(reach(item[i], fresh[i]), item[i], 0);
+                for (u32 i = 0; i < 4; i++) out.push(reach(item[i], fresh[i]), make_uint2(item[i], 0));
             }
         };
 
@@ -240,7 +240,7 @@ struct Search {
         const u64 total = all_items ? items : control->tail - end;
         const u64* stamps_here = stamps + (depth & 1) * items;
         u64* stamps_next = stamps + (~depth & 1) * items;
-        WarpAppendBuffer out = {buffers[warp_id()], list, &control->tail, 0};
+        WarpAppendBuffer<uint2> out = {buffers[warp_id()], list, &control->tail, 0};
         u64 arcs_found = 0;
         if (threadIdx.x == 0) block_arcs = 0;
 
@@ -287,7 +287,7 @@ struct Search {
                     arcs = 0;
                 }
                 __syncwarp();
-                if (all_items) out.push(found != 0, item, found);
+                if (all_items) out.push(found != 0, make_uint2(item, found));
                 return WorkItem{item, wanted, first, arcs};
             },
             [&](const WorkItem& work, bool whole_block) {
@@ -296,7 +296,7 @@ struct Search {
                 if (found == 0 || (whole_block && warp_id() != 0)) return;
                 if (found >> lane_id() & 1) store(work.item, lane_id(), sum);
                 if (lane_id() == 0) record_found(work.item, found, work.arcs);
-                if (all_items) out.push(lane_id() == 0, work.item, found);
+                if (all_items) out.push(lane_id() == 0, make_uint2(work.item, found));
             });
         out.flush();
         __syncthreads();
@@ -359,13 +359,14 @@ extern "C" __global__ void __launch_bounds__(256, 4) betweenness_search(
     for (u32 level = 0; level < levels; level++) {
         // All blocks see the same: these change only at the barrier.
         const u64 entries = control->end - control->begin;
-        if (entries == 0 || entries > narrow || control->cancelled != 0) return;
+        if (entries == 0 || entries > narrow || control->stopped != 0) return;
         search.discover();
         grid_barrier(&control->blocks_done, &control->barrier_generation, [] {});
         search.count();
         grid_barrier(&control->blocks_done, &control->barrier_generation, [&] {
             search.advance();
             if (level % LEVELS_PER_POLL == LEVELS_PER_POLL - 1) search.cancel_signal().poll_cancel();
+            control->stopped = *(volatile u32*)&control->cancelled;
         });
     }
 }

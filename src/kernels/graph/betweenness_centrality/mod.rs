@@ -40,6 +40,8 @@ mod lanes;
 pub mod pivots;
 mod traversal;
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -50,7 +52,9 @@ use crate::kernels::graph::fields::graph_input;
 use crate::kernels::graph::input::to_usize;
 #[cfg(feature = "cuda")]
 use crate::service::LaunchContext;
-use crate::service::{BatchKey, Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
+use crate::service::{
+    BatchKey, Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, OperandVersion, RunContext,
+};
 
 /// The kernel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -160,6 +164,10 @@ impl Kernel for BetweennessCentrality {
             output: Footprint::of_array::<f64>(nodes),
             scratch: graph.saturating_add(pivots).saturating_add(workspace(nodes)),
         })
+    }
+
+    fn operands(&self, input: &BetweennessInput) -> Vec<Arc<OperandVersion>> {
+        input.graph_input().operands()
     }
 
     fn run_cpu(&self, input: &BetweennessInput, context: &RunContext<'_>) -> Result<BetweennessOutput, KernelError> {

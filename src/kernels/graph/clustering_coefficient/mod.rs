@@ -22,6 +22,8 @@
 
 mod cases;
 
+use std::sync::Arc;
+
 use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -31,7 +33,9 @@ use super::oriented::OrientedGraph;
 use super::triangles;
 #[cfg(feature = "cuda")]
 use crate::service::LaunchContext;
-use crate::service::{BatchKey, Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
+use crate::service::{
+    BatchKey, Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, OperandVersion, RunContext,
+};
 
 /// The kernel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -83,6 +87,10 @@ impl Kernel for ClusteringCoefficient {
         let scratch = triangles::scratch(&graph).saturating_add(counts);
         // The mean and the coefficients.
         Some(Footprint { output: Footprint::of_array::<f64>(nodes.saturating_add(1)), scratch })
+    }
+
+    fn operands(&self, input: &ClusteringCoefficientInput) -> Vec<Arc<OperandVersion>> {
+        input.graph_input().operands()
     }
 
     fn run_cpu(

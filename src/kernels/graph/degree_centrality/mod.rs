@@ -21,12 +21,16 @@
 
 mod cases;
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::degree::{in_degrees, map_nodes, out_degrees};
 use super::fields::graph_input;
-use crate::service::{Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
+use crate::service::{
+    Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, OperandVersion, RunContext,
+};
 
 /// The kernel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -91,6 +95,10 @@ impl Kernel for DegreeCentrality {
             output: Footprint::of_array::<f64>(nodes),
             scratch: graph.load_memory().saturating_add(degrees),
         })
+    }
+
+    fn operands(&self, input: &DegreeCentralityInput) -> Vec<Arc<OperandVersion>> {
+        input.graph_input().operands()
     }
 
     fn run_cpu(

@@ -19,12 +19,16 @@
 
 mod cases;
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::degree::{in_degrees, map_nodes, out_degrees};
 use super::fields::graph_input;
-use crate::service::{Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
+use crate::service::{
+    Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, OperandVersion, RunContext,
+};
 
 /// The kernel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -72,6 +76,10 @@ impl Kernel for DegreeRatio {
         let (nodes, _) = graph.claimed_size();
         let output = Footprint::of_array::<[u32; 2]>(nodes).saturating_add(Footprint::of_array::<f64>(nodes));
         Some(Footprint { output, scratch: graph.load_memory() })
+    }
+
+    fn operands(&self, input: &DegreeRatioInput) -> Vec<Arc<OperandVersion>> {
+        input.graph_input().operands()
     }
 
     fn run_cpu(&self, input: &DegreeRatioInput, context: &RunContext<'_>) -> Result<DegreeRatioOutput, KernelError> {

@@ -18,12 +18,14 @@
 
 mod cases;
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::csr::Direction;
 use super::fields::graph_input;
-use crate::service::{Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
+use crate::service::{Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, OperandVersion, RunContext};
 
 /// The kernel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -66,6 +68,10 @@ impl Kernel for Density {
 
     fn footprint(&self, input: &DensityInput) -> Option<Footprint> {
         Some(Footprint { output: 3 * size_of::<f64>() as u64, scratch: input.graph_input().load_memory() })
+    }
+
+    fn operands(&self, input: &DensityInput) -> Vec<Arc<OperandVersion>> {
+        input.graph_input().operands()
     }
 
     fn run_cpu(&self, input: &DensityInput, context: &RunContext<'_>) -> Result<DensityOutput, KernelError> {

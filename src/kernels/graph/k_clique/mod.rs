@@ -23,12 +23,16 @@
 mod cases;
 mod enumerate;
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::fields::graph_input;
 use super::triangles;
-use crate::service::{Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
+use crate::service::{
+    Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, OperandVersion, RunContext,
+};
 
 /// The cliques that can be asked for.
 const MIN_K: u32 = 3;
@@ -97,6 +101,10 @@ impl Kernel for KClique {
         let scratch = triangles::scratch(&graph).saturating_add(enumerate::scratch(arcs));
         // The count and the list.
         Some(Footprint { output: Footprint::of_array::<u32>(listed.saturating_add(2)), scratch })
+    }
+
+    fn operands(&self, input: &KCliqueInput) -> Vec<Arc<OperandVersion>> {
+        input.graph_input().operands()
     }
 
     fn run_cpu(&self, input: &KCliqueInput, context: &RunContext<'_>) -> Result<KCliqueOutput, KernelError> {

@@ -39,6 +39,8 @@ mod cpu;
 mod cuda;
 mod personalization;
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -47,7 +49,9 @@ use super::csr::{CsrGraph, Direction};
 use super::fields::graph_input;
 #[cfg(feature = "cuda")]
 use crate::service::LaunchContext;
-use crate::service::{BatchKey, Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
+use crate::service::{
+    BatchKey, Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, OperandVersion, RunContext,
+};
 
 /// The kernel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -180,6 +184,10 @@ impl Kernel for PageRank {
             output: scores.saturating_add(vectors.saturating_mul(12)).saturating_add(1),
             scratch: graph.load_memory().saturating_add(predecessors).saturating_add(scratch),
         })
+    }
+
+    fn operands(&self, input: &PageRankInput) -> Vec<Arc<OperandVersion>> {
+        input.graph_input().operands()
     }
 
     fn run_cpu(&self, input: &PageRankInput, context: &RunContext<'_>) -> Result<PageRankOutput, KernelError> {

@@ -253,6 +253,10 @@ macro_rules! similarity_kernel {
                 Some(input.request().footprint())
             }
 
+            fn operands(&self, input: &$Input) -> Vec<std::sync::Arc<$crate::service::OperandVersion>> {
+                input.graph_input().operands()
+            }
+
             fn run_cpu(
                 &self,
                 input: &$Input,

@@ -20,6 +20,8 @@
 
 mod cases;
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -29,7 +31,9 @@ use super::oriented::OrientedGraph;
 use super::triangles;
 #[cfg(feature = "cuda")]
 use crate::service::LaunchContext;
-use crate::service::{Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
+use crate::service::{
+    Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, OperandVersion, RunContext,
+};
 
 /// The kernel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -81,6 +85,10 @@ impl Kernel for StarTopology {
         let (nodes, _) = graph.claimed_size();
         let output = Footprint::of_array::<[u64; 2]>(nodes).saturating_add(Footprint::of_array::<u32>(nodes));
         Some(Footprint { output, scratch: triangles::scratch(&graph) })
+    }
+
+    fn operands(&self, input: &StarTopologyInput) -> Vec<Arc<OperandVersion>> {
+        input.graph_input().operands()
     }
 
     fn run_cpu(&self, input: &StarTopologyInput, context: &RunContext<'_>) -> Result<StarTopologyOutput, KernelError> {

@@ -24,6 +24,8 @@
 
 mod cases;
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -33,7 +35,9 @@ use super::oriented::OrientedGraph;
 use super::triangles;
 #[cfg(feature = "cuda")]
 use crate::service::LaunchContext;
-use crate::service::{BatchKey, Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
+use crate::service::{
+    BatchKey, Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, OperandVersion, RunContext,
+};
 
 /// The kernel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -86,6 +90,10 @@ impl Kernel for TriangleCounting {
         // A count and a coefficient of each node, and those of the graph.
         let output = Footprint::of_array::<[u64; 2]>(nodes.saturating_add(1));
         Some(Footprint { output, scratch: triangles::scratch(&graph) })
+    }
+
+    fn operands(&self, input: &TriangleCountingInput) -> Vec<Arc<OperandVersion>> {
+        input.graph_input().operands()
     }
 
     fn run_cpu(

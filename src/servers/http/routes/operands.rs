@@ -94,11 +94,12 @@ pub(super) async fn put<S: RestService, B: RequestBody>(
     };
     let name = params.get("name").to_owned();
     let operands = rest.state.registry.operands().clone();
-    // Rejects before the body is read what can be.
+    // Before the body is read.
     operands.check_put(&name, &query.r#type, &options).map_err(|error| Problem::of(&error))?;
     let memory = limits.memory.reservation(limits.max_response_size);
-    let payload = read_payload(head, body, limits.max_operand_size, deadline, &memory).await?;
-    let operand = NewOperand { name, type_name: query.r#type, options, payload };
+    let reservation = operands.reservation(&options);
+    let payload = read_payload(head, body, limits.max_operand_size, deadline, &memory, &reservation).await?;
+    let operand = NewOperand { name, type_name: query.r#type, options, payload, reservation };
     let storing = store_operand(operands, operand, Some(deadline), Some(memory));
     let stored = storing.await.map_err(|error| Problem::of(&error))?;
     let mut response = describe_version(request_id, StatusCode::CREATED, &stored)?;

@@ -8,6 +8,7 @@
 //! `multipart/form-data` is not used: clients of model servers support this format, and because it contains the length
 //! of each tensor, it needs no search for a boundary.
 
+mod background_copy;
 mod head;
 mod response;
 
@@ -18,14 +19,16 @@ use std::time::Instant;
 use bytes::Bytes;
 use http_body::Body;
 
+use self::background_copy::BackgroundCopy;
 use self::head::Head;
 use super::form::HEAD_LENGTH;
-use super::read::{Frames, announced, in_time, rejected, within};
+use super::read::{Frames, announced_length, check_available, in_time, rejected, within};
 use super::{Problem, Target};
 use crate::error::ErrorKind;
+use crate::servers::body_memory::BodyMemory;
 use crate::servers::offload::{TYPED_JSON_BYTES, offload};
 use crate::servers::sections::{SectionError, Sections};
-use crate::service::{HostReservation, InvalidInput, KernelRequest};
+use crate::service::{InvalidInput, KernelRequest};
 
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use self::head::Document as TensorHead;
@@ -44,13 +47,15 @@ pub(super) async fn read<B>(
     target: Target,
     max: usize,
     deadline: Instant,
-    memory: &HostReservation,
+    memory: &BodyMemory,
 ) -> Result<(KernelRequest, RequestedOutputs), Problem>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
-    announced(&body, max, memory)?;
+    let announced = announced_length(&body, max)?;
+    memory.check_tensors(announced.saturating_sub(head_length as u64))?;
+    check_available(announced, memory.request())?;
     let length = body.size_hint().exact();
     if length.is_some_and(|length| length < head_length as u64) {
         return Err(short_head(head_length, length.unwrap_or_default()));
@@ -64,20 +69,19 @@ where
     let (head, first) = within(deadline, read_head(&mut frames, head_length)).await?;
     let parsing = offload(head.len() > TYPED_JSON_BYTES, move || Head::parse(&head, target));
     let Head { mut request, requested, inputs } = in_time(deadline, parsing).await??;
-    let mut sections = Sections::new(inputs, max - head_length, length.map(|length| length - head_length as u64))?;
+    let sections = Sections::new(inputs, max - head_length, length.map(|length| length - head_length as u64))?;
+    memory.check_tensors(sections.total_bytes())?;
     // From here on the request's own deadline applies too.
     let deadline = request.deadline.map_or(deadline, |earlier| earlier.min(deadline));
     let rest = async {
-        sections.push(&first, memory)?;
-        drop(first);
+        let mut copy = BackgroundCopy::new(sections, memory);
+        copy.push(first).await?;
         while let Some(frame) = frames.next().await? {
-            sections.push(&frame, memory)?;
-            // The frame has been copied to the tensor.
-            memory.shrink(frame.len() as u64);
+            copy.push(frame).await?;
         }
-        Ok(())
+        Ok(copy.finish().await?)
     };
-    within(deadline, rest).await?;
+    let sections = within(deadline, rest).await?;
     request.payload = sections.finish()?.into();
     Ok((request, requested))
 }
@@ -129,6 +133,7 @@ impl From<SectionError> for Problem {
                 InvalidInput::new("inputs", "the body continues after the last tensor").into()
             }
             SectionError::Memory(error) => rejected(error),
+            SectionError::Operand(error) => Self::of(&error).closing(),
             SectionError::Invalid(invalid) => invalid.into(),
         }
     }
@@ -148,6 +153,7 @@ mod tests {
         let head = Head::parse(head, Target::Input("a".to_owned()))?;
         let mut sections = Sections::new(head.inputs, MAX, announced.then_some(data.len() as u64))?;
         let memory = HostMemory::unlimited().reservation(0);
+        let memory = BodyMemory::of_request(&memory);
         let mut rest = data;
         for &piece in pieces.iter().cycle() {
             if rest.is_empty() {

@@ -210,7 +210,7 @@ impl Collector for StoredOperands {
             ("operands_removed", "Operands that were removed", usage.removed),
             ("operands_rejected", "Versions that exceeded a budget", usage.rejected),
             ("operands_failed", "Values that could not be stored for another reason", usage.failed),
-            ("operand_references", "References of requests that named an operand", usage.references),
+            ("operand_references", "References of requests to operands", usage.references),
         ] {
             let exemplar: Option<&Exemplar<NoLabelSet, u64>> = None;
             encoder.encode_descriptor(name, help, None, MetricType::Counter)?.encode_counter(&value, exemplar)?;

@@ -82,9 +82,9 @@ static __device__ void balance_load(u64 total, bool mostly_small, u32* taken, Ca
 
 // Entries that a warp has found and not yet appended to the list, so that many need one atomic on the
 // shared tail.
-struct WarpAppendBuffer {
-    uint2* buffer;
-    uint2* list;
+template <class Entry> struct WarpAppendBuffer {
+    Entry* buffer;
+    Entry* list;
     u64* tail;
     u32 fill;
 
@@ -100,10 +100,10 @@ struct WarpAppendBuffer {
     }
 
     // Called by the whole warp; lanes with `has` append an entry.
-    __device__ void push(bool has, u32 item, u32 bits) {
+    __device__ void push(bool has, Entry entry) {
         const u32 pushing = __ballot_sync(ALL, has);
         if (pushing == 0) return;
-        if (has) buffer[fill + __popc(pushing & ((1u << lane_id()) - 1))] = make_uint2(item, bits);
+        if (has) buffer[fill + __popc(pushing & ((1u << lane_id()) - 1))] = entry;
         fill += __popc(pushing);
         if (fill > APPEND_BUFFER - 32) flush();
     }

@@ -1,0 +1,82 @@
+//! Connected components and breadth-first search on a stored graph of hubs and on one of long paths.
+//!
+//! `kron20` is a Graph500 Kronecker graph of 2^20 nodes with 32 draws a node; `road` is that of the bench `graphs`, with
+//! 2^20 nodes. `benches/peers/traversal_peers.py` runs other libraries on the same graphs.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tower::{Service, ServiceExt};
+use tower_kernels::backends::cpu::CpuBackend;
+use tower_kernels::backends::cuda::{CudaBackend, CudaConfig};
+use tower_kernels::kernels::graph::connected_components::{ConnectedComponentsInput, ConnectedComponentsOutput};
+use tower_kernels::kernels::graph::csr::CsrGraph;
+use tower_kernels::kernels::graph::shortest_path::{ShortestPathInput, ShortestPathOutput};
+use tower_kernels::service::{
+    Job, KernelError, KernelRegistry, KernelRequest, KernelResponse, KernelService, Operand, Payload,
+};
+
+use crate::graphs::{Graph, kron, ms, road};
+
+pub(crate) fn run() {
+    println!("\ncomponents and distances on a stored graph: median of 9; CUDA and CPU agree");
+    measure("kron20", kron(20, 32));
+    measure("road", road(1024));
+}
+
+fn measure(name: &'static str, edges: (u64, Vec<[u32; 2]>)) {
+    let graph = Graph::new(name, edges);
+    let registry = Arc::new(KernelRegistry::new());
+    tower_kernels::kernels::register_all(&registry).unwrap();
+    let operand: Operand<CsrGraph> = registry.operands().put(name, graph.input.graph().unwrap()).unwrap();
+    let config = CudaConfig { timing_sample_interval: 1, ..CudaConfig::default() };
+    let cuda = CudaBackend::with_config(0, config).unwrap();
+    let mut cuda = KernelService::with_backend(Arc::clone(&registry), cuda);
+    let mut cpu = KernelService::with_backend(registry, CpuBackend::new());
+
+    let input = Payload::typed(ConnectedComponentsInput::from_operand(operand.clone()));
+    let id = "graph/connected-components";
+    let on_cuda = timed::<_, ConnectedComponentsOutput>("components, CUDA", &mut cuda, id, &input);
+    let on_cpu = timed::<_, ConnectedComponentsOutput>("components, CPU", &mut cpu, id, &input);
+    assert!(on_cuda == on_cpu);
+    println!("    {} components", on_cuda.num_components);
+
+    let id = "graph/shortest-path";
+    for (count, predecessors) in [(1, false), (1, true), (64, false)] {
+        let sources = graph.sources[..count].to_vec().into();
+        let input = ShortestPathInput { sources, predecessors, ..ShortestPathInput::from_operand(operand.clone()) };
+        let input = Payload::typed(input);
+        let of = format!("{count} sources{}", if predecessors { ", predecessors" } else { "" });
+        let on_cuda = timed::<_, ShortestPathOutput>(&format!("distances, {of}, CUDA"), &mut cuda, id, &input);
+        let on_cpu = timed::<_, ShortestPathOutput>(&format!("distances, {of}, CPU"), &mut cpu, id, &input);
+        assert!(on_cuda == on_cpu);
+        let reached = on_cuda.distances.iter().filter(|&&distance| distance != u32::MAX);
+        println!("    {} levels", reached.max().map_or(0, |depth| depth + 1));
+    }
+}
+
+/// Prints the median time of a request and of its kernels; returns the output.
+fn timed<B, T>(name: &str, service: &mut KernelService<B>, id: &'static str, input: &Payload) -> Arc<T>
+where
+    B: Service<Job, Response = KernelResponse, Error = KernelError>,
+    T: std::any::Any + Send + Sync,
+{
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let mut times = Vec::new();
+    let mut output = None;
+    for _ in 0..10 {
+        let start = Instant::now();
+        let response = runtime.block_on(async {
+            service.ready().await.unwrap().call(KernelRequest::new(id, input.clone())).await.unwrap()
+        });
+        let kernel = response.execution.device_times().map_or(Duration::ZERO, |times| times.kernel);
+        times.push((start.elapsed(), kernel));
+        output = response.payload.downcast();
+    }
+    // The first one uploads the graph.
+    times.remove(0);
+    times.sort();
+    let (time, kernel) = times[times.len() / 2];
+    println!("    {name:<44}{:>10.3} ms, kernels {:>8.3} ms", ms(time), ms(kernel));
+    output.expect("an output of this type")
+}

@@ -1,0 +1,142 @@
+"""`core/sort` and `core/top-k` on a GPU beside CuPy (CUB), torch, and a plain read of the data, all of it on the device.
+
+    python scripts/build_device_code.py --unpack FOLDER      needs no GPU
+    python benches/peers/core_peers.py FOLDER                needs CuPy and torch; FOLDER has sm_90 code, for an H100 or H200
+
+Launches our device code as src/kernels/device/radix_sort.rs and src/kernels/core/top_k/cuda.rs do, checks the outputs, and
+prints the median of the times between two events.
+"""
+
+import pathlib
+import statistics
+import sys
+
+import cupy
+import numpy
+import torch
+
+FOLDER = pathlib.Path(sys.argv[1])
+SORT = cupy.RawModule(path=str(FOLDER / "radix-sort.sm_90.cubin"))
+TOP_K = cupy.RawModule(path=str(FOLDER / "top-k.sm_90.cubin"))
+MULTIPROCESSORS = cupy.cuda.Device().attributes["MultiProcessorCount"]
+DIGITS = 256
+KINDS = {"u": 0, "i": 1, "f": 2}
+
+
+def u32(value):
+    return numpy.uint32(value)
+
+
+def word(array):
+    return "u32" if array.dtype.itemsize == 4 else "u64"
+
+
+def sort(array, with_indices, descending=False):
+    """Returns the sorted array, and the indices if they are wanted."""
+    size, passes = array.size, array.dtype.itemsize
+    tile = 384 * (16 if passes == 4 else 10)
+    order = (u32(KINDS[array.dtype.kind]), u32(descending))
+    counts, uniform = cupy.zeros(passes * DIGITS, cupy.uint32), cupy.empty(passes, cupy.uint32)
+    next_begin = cupy.empty(DIGITS, cupy.uint32)
+    blocks = max(1, min(8 * MULTIPROCESSORS, -(-size // 2048)))
+    SORT.get_function(f"sort_count_{word(array)}")((blocks,), (256,), (numpy.uint64(size), array, *order, counts))
+    SORT.get_function("sort_begin")((passes,), (DIGITS,), (numpy.uint64(size), counts, uniform))
+    uniform = uniform.get()
+    digits = [digit for digit in range(passes) if not uniform[digit]] or [0]
+    keys = [cupy.empty_like(array) for _ in range(2)]
+    values = [cupy.empty(size if with_indices else 1, cupy.uint32) for _ in range(2)]
+    tiles = -(-size // tile)
+    words = cupy.empty(tiles * DIGITS + 1, cupy.uint32)
+    keys_in, values_in = array, values[0]
+    for turn, digit in enumerate(digits):
+        words.data.memset_async(0, words.nbytes)
+        flags = (turn == 0, turn + 1 == len(digits), with_indices, turn == 0)
+        SORT.get_function(f"sort_pass_{word(array)}")((tiles,), (384,), (
+            u32(size), u32(0), u32(8 * digit), *order, *map(u32, flags), keys_in, keys[turn % 2], values_in,
+            values[turn % 2], counts[digit * DIGITS:], next_begin, words, words[tiles * DIGITS:]))
+        keys_in, values_in = keys[turn % 2], values[turn % 2]
+    return keys_in, values_in
+
+
+def top_k(array, rows, k, largest=True):
+    """Returns the first k of each row, and their indices."""
+    size, bits = array.size // rows, array.dtype.itemsize
+    word_type = cupy.dtype(f"u{bits}")
+    bounds = cupy.full(rows, numpy.iinfo(word_type).max, word_type)
+    order = (u32(KINDS[array.dtype.kind]), u32(largest))
+    entry, source = "numbers", (array,)
+    spans = -(-size * bits // (8 * 64 * 512))
+    while True:
+        parts = max(1, min(2 * MULTIPROCESSORS // rows, spans))
+        keys, indices = cupy.empty(rows * parts * k, word_type), cupy.empty(rows * parts * k, cupy.uint32)
+        function = TOP_K.get_function(f"top_k_{entry}_{word(array)}")
+        function((rows * parts,), (512,), (u32(size), u32(k), u32(parts), *order, *source, bounds, keys, indices))
+        if parts == 1:
+            return keys.view(array.dtype), indices
+        size, entry, source = parts * k, "candidates", (keys, indices)
+        spans = -(-size // 4096)
+
+
+def median_ms(work, runs=9):
+    work()
+    times = []
+    for _ in range(runs):
+        begin, end = cupy.cuda.Event(), cupy.cuda.Event()
+        begin.record()
+        work()
+        end.record()
+        end.synchronize()
+        times.append(cupy.cuda.get_elapsed_time(begin, end))
+    return statistics.median(times)
+
+
+def row(name, ours, peers):
+    print(f"{name:<44}{ours:9.3f}" + "".join(f"   {peer} {ms:.3f} ({ms / ours:.2f} x)" for peer, ms in peers.items()))
+
+
+def sorts():
+    for dtype, bits in [("uint32", 27), ("float32", 27), ("uint64", 26), ("float64", 26)]:
+        random = cupy.random.default_rng(1)
+        array = random.integers(0, 1 << 32, 1 << bits, dtype=cupy.uint64).astype(cupy.uint32)
+        if dtype == "uint64":
+            array = random.integers(0, 1 << 63, 1 << bits, dtype=cupy.uint64)
+        if dtype.startswith("float"):
+            array = random.standard_normal(1 << bits, dtype=dtype)
+        ordered, indices = sort(array, True)
+        assert bool((ordered == cupy.sort(array)).all()) and bool((array[indices] == ordered).all()), dtype
+        assert bool((sort(array, False)[0] == ordered).all()), dtype
+        del ordered, indices
+        row(f"sort, {dtype}, 2^{bits}", median_ms(lambda: sort(array, False)), {"CuPy": median_ms(lambda: cupy.sort(array))})
+        row(f"sort with indices, {dtype}, 2^{bits}", median_ms(lambda: sort(array, True)),
+            {"CuPy": median_ms(lambda: cupy.argsort(array))})
+    for size in [1_000, 100_000, 1 << 20, 1 << 24]:
+        array = cupy.random.default_rng(2).integers(0, 1 << 31, size, dtype=cupy.uint32)
+        row(f"sort, uint32, {size}", median_ms(lambda: sort(array, False)), {"CuPy": median_ms(lambda: cupy.sort(array))})
+
+
+def selections():
+    array = cupy.random.default_rng(3).standard_normal(1 << 27, dtype=cupy.float32)
+    tensor = torch.as_tensor(array, device="cuda")
+    read = median_ms(lambda: tensor.sum())
+    orders = {"random": array, "ascending": cupy.sort(array), "equal": cupy.full_like(array, 1.5)}
+    for name, values in orders.items():
+        for k in [1, 100, 1000]:
+            found, indices = top_k(values, 1, k)
+            expected = torch.topk(torch.as_tensor(values, device="cuda"), k).values
+            assert bool((torch.as_tensor(found, device="cuda") == expected).all()), (name, k)
+            assert bool((values[indices] == found).all()), (name, k)
+            here = torch.as_tensor(values, device="cuda")
+            row(f"top {k} of float32, 2^27, {name}", median_ms(lambda: top_k(values, 1, k)),
+                {"read": read, "torch": median_ms(lambda: torch.topk(here, k))})
+    for rows in [32, 4096, 1 << 17]:
+        found, _ = top_k(array, rows, 100)
+        matrix = tensor.view(rows, -1)
+        expected = torch.topk(matrix, 100).values.flatten()
+        assert bool((torch.as_tensor(found, device="cuda") == expected).all()), rows
+        row(f"top 100 of {rows} rows of float32, 2^27", median_ms(lambda: top_k(array, rows, 100), 3),
+            {"read": read, "torch": median_ms(lambda: torch.topk(matrix, 100), 3)})
+
+
+print(f"{torch.cuda.get_device_name()}, CuPy {cupy.__version__}, torch {torch.__version__}; ms")
+sorts()
+selections()

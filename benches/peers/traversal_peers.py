@@ -1,0 +1,54 @@
+"""Connected components and breadth-first search in igraph and networkit, on the graphs that the CUDA bench writes.
+
+    TOWER_KERNELS_BENCH_GRAPHS=/tmp/graphs cargo bench --bench cuda -- traversal
+    python benches/peers/traversal_peers.py /tmp/graphs/kron20 /tmp/graphs/road
+
+networkit's components run on all cores; igraph and networkit's search run on one. The source of the search is the node of
+the highest degree. Times are medians of five, and do not contain the making of the graph.
+"""
+
+import os
+import pathlib
+import statistics
+import sys
+import time
+
+import igraph
+import networkit
+import numpy
+
+
+def median_ms(work):
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        work()
+        times.append((time.perf_counter() - start) * 1e3)
+    return statistics.median(times)
+
+
+def main():
+    cores = len(os.sched_getaffinity(0))
+    networkit.setNumberOfThreads(cores)
+    print(f"{cores} cores, ms")
+    for path in map(pathlib.Path, sys.argv[1:]):
+        edges = numpy.fromfile(path, dtype=numpy.uint32).reshape(-1, 2)
+        nodes = int(edges.max()) + 1
+        ends = edges.astype(numpy.uint64)
+        kit = networkit.GraphFromCoo((ends[:, 0].copy(), ends[:, 1].copy()), n=nodes)
+        graph = igraph.Graph(n=nodes, edges=edges)
+        source = int(numpy.bincount(edges.ravel()).argmax())
+        print(f"{path.name}: {nodes} nodes, {len(edges)} edges")
+        rows = {
+            "components, igraph": lambda: graph.connected_components(mode="weak"),
+            "components, networkit (parallel)": lambda: networkit.components.ParallelConnectedComponents(kit).run(),
+            "components, networkit": lambda: networkit.components.ConnectedComponents(kit).run(),
+            "distances, igraph": lambda: graph.distances(source=source),
+            "distances, networkit": lambda: networkit.distance.BFS(kit, source, storePaths=False).run(),
+        }
+        for name, work in rows.items():
+            print(f"    {name:<36}{median_ms(work):10.2f}")
+
+
+if __name__ == "__main__":
+    main()

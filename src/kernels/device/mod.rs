@@ -1,0 +1,9 @@
+//! Algorithms on device arrays that several kernels use. Their device code is in `src/kernels/include`.
+//!
+//! | module | algorithm |
+//! |---|---|
+//! | [`radix_sort`] | sorts numbers, alone, with their indices, or with a value of 32 bits each |
+//! | [`scan`] | adds up what comes before each element |
+
+pub mod radix_sort;
+pub mod scan;

@@ -1,0 +1,152 @@
+//! `graph/connected-components`: the connected components of a graph, weak or strong.
+//!
+//! | field | type | |
+//! |---|---|---|
+//! | the graph | | as in [`GraphInput`](super::input::GraphInput) |
+//! | `strong` | bool, default false | strongly connected components of a directed graph |
+//! | out: `components` | `u32`, `[num_nodes]` | the component of each node |
+//! | out: `sizes` | `u32`, `[num_components]` | the number of nodes of each component |
+//! | out: `num_components` | integer | |
+//!
+//! Two nodes are in the same component if a path leads from one to the other. Edges of a directed graph are followed in both
+//! directions; with `strong`, in their own direction only, and there must be a path either way. In an undirected graph both
+//! kinds are the same. Components are numbered from 0 by their lowest nodes, so node 0 is in component 0, and the output is
+//! the same on every backend. These are `connected_components`, `weakly_connected_components` and
+//! `strongly_connected_components` of networkx 3.6.
+//!
+//! Weak components: Sutton, Ben-Nun and Barak, *Optimizing parallel graph connectivity computation via subgraph sampling*
+//! (2018), in parallel on the CPU and on CUDA, with the pointer jumping of Jaiganesh and Burtscher, *A high-performance
+//! connected components implementation for GPUs* (2018). The time is about linear in nodes and arcs; most arcs of an
+//! undirected graph with a large component are never read. Strong components: Tarjan, *Depth-first search and linear graph
+//! algorithms* (1972), without recursion, in time linear in nodes and arcs. It has no parallel form and runs on one thread of
+//! the CPU: [`Local`](crate::backends::Local) moves such a request there, as its `execution` shows, and
+//! [`CudaBackend`](crate::backends::cuda::CudaBackend) by itself rejects it.
+//!
+//! # Errors
+//! An invalid graph; the error names the field.
+
+mod cases;
+#[cfg(feature = "cuda")]
+mod cuda;
+mod numbering;
+mod strong;
+mod weak;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use super::csr::Direction;
+use super::fields::graph_input;
+#[cfg(feature = "cuda")]
+use crate::service::LaunchContext;
+use crate::service::{Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
+
+/// The kernel.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ConnectedComponents;
+
+graph_input! {
+    /// The input of `graph/connected-components`.
+    pub struct ConnectedComponentsInput {
+        /// Whether paths must lead both ways between the nodes of a component of a directed graph.
+        pub strong: bool = false,
+    }
+}
+
+/// The output of `graph/connected-components`.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+pub struct ConnectedComponentsOutput {
+    /// The component of each node.
+    pub components: Buffer<u32>,
+    /// The number of nodes of each component.
+    pub sizes: Buffer<u32>,
+    /// The number of components.
+    pub num_components: u32,
+}
+
+impl ConnectedComponentsInput {
+    /// Returns whether components are strong ones that differ from the weak ones.
+    fn is_strong(&self) -> bool {
+        self.strong && self.graph_input().direction() == Direction::Directed
+    }
+}
+
+impl Kernel for ConnectedComponents {
+    type Input = ConnectedComponentsInput;
+    type Output = ConnectedComponentsOutput;
+
+    fn info(&self) -> KernelInfo {
+        let description = "Connected components of a graph, weak or strong, with their sizes. Strong components are found \
+                           on the CPU.";
+        KernelInfo::new("graph/connected-components", "1.0.0", description).cuda().pure()
+    }
+
+    fn validate(&self, input: &ConnectedComponentsInput) -> Result<(), InvalidInput> {
+        input.graph_input().validate().map(drop)
+    }
+
+    fn cost(&self, input: &ConnectedComponentsInput) -> Cost {
+        let graph = input.graph_input();
+        let (nodes, arcs) = graph.claimed_size();
+        // Each arc reads the parent of its other end, which is seldom in a cache.
+        let visits = nodes.saturating_mul(4).saturating_add(arcs);
+        Cost {
+            bytes: graph.load_bytes().saturating_add(nodes.saturating_mul(24)).saturating_add(arcs.saturating_mul(4)),
+            operations: visits.saturating_mul(4).saturating_add(2_000),
+            device_memory: if input.is_strong() { 0 } else { device_memory(nodes, arcs) },
+        }
+    }
+
+    fn footprint(&self, input: &ConnectedComponentsInput) -> Option<Footprint> {
+        let graph = input.graph_input();
+        let (nodes, _) = graph.claimed_size();
+        let scratch = if input.is_strong() { strong::workspace(nodes) } else { weak::workspace(nodes) };
+        Some(Footprint {
+            // There may be as many components as nodes.
+            output: Footprint::of_array::<[u32; 2]>(nodes),
+            scratch: graph.load_memory().saturating_add(scratch),
+        })
+    }
+
+    fn run_cpu(
+        &self,
+        input: &ConnectedComponentsInput,
+        context: &RunContext<'_>,
+    ) -> Result<ConnectedComponentsOutput, KernelError> {
+        let graph = input.graph_input().load_in(context)?;
+        let lowest = if input.is_strong() {
+            strong::lowest_nodes(&graph, context)?
+        } else {
+            weak::lowest_nodes(&graph, context)?
+        };
+        numbering::number(lowest, context)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn modules(&self) -> Vec<&'static crate::cuda::Module> {
+        vec![&cuda::MODULE]
+    }
+
+    #[cfg(feature = "cuda")]
+    fn run_cuda(
+        &self,
+        input: &ConnectedComponentsInput,
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<ConnectedComponentsOutput, KernelError> {
+        if input.is_strong() {
+            return Err(KernelError::UnsupportedBackend { id: self.info().id, backend: "CUDA" });
+        }
+        let graph = input.graph_input().load_in(cuda.context())?;
+        cuda::components(&graph, cuda)
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn device_memory(nodes: u64, arcs: u64) -> u64 {
+    cuda::device_memory(nodes, arcs)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn device_memory(_: u64, _: u64) -> u64 {
+    0
+}

@@ -1,0 +1,183 @@
+//! Breadth-first search on the CPU, in parallel over sources and within large levels.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use rayon::prelude::*;
+
+use super::{ShortestPathOutput, UNREACHABLE, predecessors_at_hand};
+use crate::kernels::graph::cancel_check::CancelCheck;
+use crate::kernels::graph::csr::{Adjacency, CsrGraph};
+use crate::kernels::graph::node_ranges::{for_each_range, into_values, map_ranges};
+use crate::service::{Footprint, KernelError, RunContext};
+
+/// A level pulls from its nodes' predecessors if its arcs times this are more than those of the nodes not yet reached.
+const PULL_FACTOR: usize = 14;
+
+/// Arcs of a level below which sharing it among threads takes longer than one thread does.
+const SEQUENTIAL_ARCS: usize = 1 << 14;
+
+/// Nodes of a level that a thread takes at a time.
+const NODES_PER_TASK: usize = 256;
+
+/// The memory that [`search`] takes for the levels of the searches that run at the same time.
+pub(super) fn workspace(nodes: u64) -> u64 {
+    // A level, and the next one in parts and as a whole.
+    Footprint::of_array::<[u32; 4]>(nodes).saturating_mul(rayon::current_num_threads() as u64)
+}
+
+/// Returns the distances and, if requested, the predecessors from each source.
+///
+/// # Errors
+/// Those of [`RunContext::check`].
+pub(super) fn search(
+    graph: &CsrGraph,
+    sources: &[u32],
+    with_predecessors: bool,
+    context: &RunContext<'_>,
+) -> Result<ShortestPathOutput, KernelError> {
+    let nodes = graph.num_nodes();
+    let unreachable =
+        |len: usize| -> Vec<AtomicU32> { std::iter::repeat_with(|| AtomicU32::new(UNREACHABLE)).take(len).collect() };
+    let distances = unreachable(nodes * sources.len());
+    let predecessors = unreachable(if with_predecessors { distances.len() } else { 0 });
+    context.set_steps(sources.len() as u64);
+    let run = |index: usize| -> Result<(), KernelError> {
+        let own = index * nodes..(index + 1) * nodes;
+        let search = Search {
+            successors: graph.successors(),
+            predecessors: predecessors_at_hand(graph),
+            distances: &distances[own.clone()],
+            context,
+        };
+        search.run(sources[index])?;
+        if with_predecessors {
+            search.find_predecessors(&predecessors[own])?;
+        }
+        context.advance(1);
+        Ok(())
+    };
+    match sources.len() {
+        1 => run(0)?,
+        count => (0..count).into_par_iter().try_for_each(run)?,
+    }
+    Ok(ShortestPathOutput { distances: into_values(distances).into(), predecessors: into_values(predecessors).into() })
+}
+
+/// The search from one source.
+struct Search<'a> {
+    successors: &'a Adjacency,
+    predecessors: Option<&'a Adjacency>,
+    distances: &'a [AtomicU32],
+    context: &'a RunContext<'a>,
+}
+
+impl Search<'_> {
+    fn distance(&self, node: u32) -> u32 {
+        self.distances[node as usize].load(Ordering::Relaxed)
+    }
+
+    /// Finds all distances, level by level.
+    fn run(&self, source: u32) -> Result<(), KernelError> {
+        let mut cancel_check = CancelCheck::new(self.context);
+        cancel_check.check()?;
+        self.distances[source as usize].store(0, Ordering::Relaxed);
+        let mut level = vec![source];
+        let mut next = Vec::new();
+        let mut unexplored_arcs = self.successors.column_indices().len();
+        for depth in 0.. {
+            let arcs: usize = level.iter().map(|&node| self.successors.degree(node)).sum();
+            unexplored_arcs -= arcs;
+            cancel_check.spend(level.len())?;
+            next.clear();
+            match self.predecessors {
+                Some(predecessors) if arcs * PULL_FACTOR > unexplored_arcs && arcs > SEQUENTIAL_ARCS => {
+                    self.pull(predecessors, depth, &mut next)?;
+                }
+                _ if arcs > SEQUENTIAL_ARCS => self.push_in_parallel(&level, depth, &mut next)?,
+                _ => {
+                    for &node in &level {
+                        self.push(node, depth, &mut next, &mut cancel_check)?;
+                    }
+                }
+            }
+            if next.is_empty() {
+                break;
+            }
+            std::mem::swap(&mut level, &mut next);
+        }
+        Ok(())
+    }
+
+    /// Adds to `found` the successors of a node at this depth that this call reaches first.
+    fn push(
+        &self,
+        node: u32,
+        depth: u32,
+        found: &mut Vec<u32>,
+        cancel_check: &mut CancelCheck<'_>,
+    ) -> Result<(), KernelError> {
+        for &next in self.successors.row(node) {
+            cancel_check.spend(1)?;
+            let distance = &self.distances[next as usize];
+            let is_first =
+                || distance.compare_exchange(UNREACHABLE, depth + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+            if distance.load(Ordering::Relaxed) == UNREACHABLE && is_first() {
+                found.push(next);
+            }
+        }
+        Ok(())
+    }
+
+    fn push_in_parallel(&self, level: &[u32], depth: u32, found: &mut Vec<u32>) -> Result<(), KernelError> {
+        let parts = level.par_chunks(NODES_PER_TASK).map(|nodes| {
+            let mut cancel_check = CancelCheck::new(self.context);
+            let mut found = Vec::new();
+            for &node in nodes {
+                self.push(node, depth, &mut found, &mut cancel_check)?;
+            }
+            Ok(found)
+        });
+        let parts = parts.collect::<Result<Vec<_>, KernelError>>()?;
+        found.extend(parts.into_iter().flatten());
+        Ok(())
+    }
+
+    /// Adds to `found` the nodes that were not reached and have a predecessor at this depth.
+    fn pull(&self, predecessors: &Adjacency, depth: u32, found: &mut Vec<u32>) -> Result<(), KernelError> {
+        let parts = map_ranges(self.distances.len(), self.context, |range, cancel_check| {
+            let mut found = Vec::new();
+            for node in range.filter(|&node| self.distance(node) == UNREACHABLE) {
+                let row = predecessors.row(node);
+                let at = row.iter().position(|&before| self.distance(before) == depth);
+                cancel_check.spend(at.unwrap_or(row.len()))?;
+                if at.is_some() {
+                    self.distances[node as usize].store(depth + 1, Ordering::Relaxed);
+                    found.push(node);
+                }
+            }
+            Ok(found)
+        })?;
+        found.extend(parts.into_iter().flatten());
+        Ok(())
+    }
+
+    /// Finds the lowest predecessor of each node that is one level before it.
+    fn find_predecessors(&self, predecessors: &[AtomicU32]) -> Result<(), KernelError> {
+        for_each_range(self.distances.len(), self.context, |range, cancel_check| {
+            for node in range {
+                let distance = self.distance(node);
+                if distance == UNREACHABLE {
+                    continue;
+                }
+                for &next in self.successors.row(node) {
+                    cancel_check.spend(1)?;
+                    let predecessor = &predecessors[next as usize];
+                    if self.distance(next) == distance + 1 && predecessor.load(Ordering::Relaxed) > node {
+                        predecessor.fetch_min(node, Ordering::Relaxed);
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+}

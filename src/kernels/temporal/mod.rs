@@ -1,0 +1,3 @@
+//! Time series.
+
+pub mod volatility_analysis;

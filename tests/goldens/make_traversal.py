@@ -1,0 +1,89 @@
+"""Writes the goldens of the graph kernels on traversal, by networkx: connected_components.json and shortest_path.json.
+
+    pip install -r tests/goldens/requirements.txt && python tests/goldens/make_traversal.py
+
+Components are networkx's sets, numbered by their lowest nodes. Distances are networkx's own; of the predecessors on all
+shortest paths, which networkx returns, the lowest is taken. Unreachable nodes have null for both.
+"""
+
+import json
+import pathlib
+
+import networkx as nx
+
+HERE = pathlib.Path(__file__).parent
+
+
+def write(name, cases):
+    lines = ",\n".join(json.dumps(case, separators=(",", ":")) for case in cases)
+    (HERE / name).write_text("[\n" + lines + "\n]\n")
+
+
+def numbered(graph):
+    """The graph with its nodes numbered in the order in which it has them."""
+    return nx.convert_node_labels_to_integers(graph)
+
+
+def graphs():
+    yield "karate", numbered(nx.karate_club_graph())
+    yield "grid", numbered(nx.grid_2d_graph(9, 13))
+    yield "star", nx.star_graph(40)
+    parts = [nx.path_graph(7), nx.cycle_graph(9), nx.empty_graph(4), nx.complete_graph(6)]
+    yield "disconnected", nx.disjoint_union_all(parts)
+    loops = nx.MultiGraph(nx.gnm_random_graph(60, 50, seed=3))
+    loops.add_edges_from([(u, v) for u, v in list(loops.edges())[::3]])
+    loops.add_edges_from((node, node) for node in range(0, 60, 4))
+    yield "multigraph with loops", loops
+    yield "many small components", nx.gnm_random_graph(2000, 900, seed=11)
+    yield "one large component", nx.gnm_random_graph(2000, 3000, seed=12)
+    yield "preferential attachment", nx.barabasi_albert_graph(1500, 4, seed=13)
+    yield "directed", nx.gnp_random_graph(300, 0.006, seed=14, directed=True)
+    yield "directed, sparse", nx.gnp_random_graph(1000, 0.0012, seed=15, directed=True)
+    yield "directed path", nx.path_graph(500, create_using=nx.DiGraph)
+    yield "directed cycle", nx.cycle_graph(500, create_using=nx.DiGraph)
+    rings = nx.disjoint_union_all([nx.cycle_graph(size, create_using=nx.DiGraph) for size in (2, 3, 50, 5)])
+    rings.add_edges_from([(0, 2), (4, 10), (30, 55), (56, 31)])
+    yield "directed rings in a row", rings
+    yield "one node", nx.empty_graph(1)
+
+
+def described(name, graph):
+    return {
+        "name": name,
+        "num_nodes": len(graph),
+        "directed": graph.is_directed(),
+        "edges": [list(edge[:2]) for edge in graph.edges()],
+    }
+
+
+def numbers(graph, components):
+    number = {}
+    for index, component in enumerate(sorted(components, key=min)):
+        number.update(dict.fromkeys(component, index))
+    return [number[node] for node in range(len(graph))]
+
+
+def components(name, graph):
+    case = described(name, graph)
+    undirected = graph.to_undirected() if graph.is_directed() else graph
+    case["weak"] = numbers(graph, nx.connected_components(undirected))
+    if graph.is_directed():
+        case["strong"] = numbers(graph, nx.strongly_connected_components(graph))
+    return case
+
+
+def shortest_paths(name, graph):
+    case = described(name, graph)
+    case["sources"] = sorted({0, len(graph) // 2, len(graph) - 1})
+    case["distances"], case["predecessors"] = [], []
+    for source in case["sources"]:
+        predecessors, distances = nx.dijkstra_predecessor_and_distance(nx.DiGraph(graph), source, weight=lambda *_: 1)
+        case["distances"].append([distances.get(node) for node in range(len(graph))])
+        lowest = [min(predecessors.get(node) or [None], key=lambda node: node) for node in range(len(graph))]
+        case["predecessors"].append(lowest)
+    return case
+
+
+if __name__ == "__main__":
+    write("connected_components.json", (components(*graph) for graph in graphs()))
+    write("shortest_path.json", (shortest_paths(*graph) for graph in graphs()))
