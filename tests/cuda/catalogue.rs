@@ -256,7 +256,12 @@ fn volatility(series: usize, len: usize, mean: Mean, seed: u64) -> VolatilityInp
             0.01 * residual + 0.0005
         })
     });
-    VolatilityInput { num_series: series as u32, mean, forecast_horizon: 3, ..VolatilityInput::new(returns.collect::<Vec<_>>()) }
+    VolatilityInput {
+        num_series: series as u32,
+        mean,
+        forecast_horizon: 3,
+        ..VolatilityInput::new(returns.collect::<Vec<_>>())
+    }
 }
 
 fn volatility_models_agree() {
@@ -281,7 +286,10 @@ fn volatility_models_agree() {
         assert_eq!(cuda.status, cpu.status, "{name}");
         for series in 0..cpu.status.len() {
             let (a, b) = (cuda.log_likelihood[series], cpu.log_likelihood[series]);
-            assert!((a - b).abs() <= 1e-9 * b.abs() || a.is_nan() && b.is_nan(), "{name}, series {series}: {a} and {b}");
+            assert!(
+                (a - b).abs() <= 1e-9 * b.abs() || a.is_nan() && b.is_nan(),
+                "{name}, series {series}: {a} and {b}"
+            );
             // Where the maximum is flat, the same likelihood leaves the parameters apart.
             let near = |a: f64, b: f64, unit: f64| (a - b).abs() <= 1e-4 * unit || a.is_nan() && b.is_nan();
             assert!(near(cuda.alpha[series], cpu.alpha[series], 1.0), "{name}, alpha of series {series}");
@@ -298,10 +306,8 @@ fn volatility_analysis_stops_when_its_request_is_cancelled() {
     let result = both.cuda.runtime.block_on(async { both.cuda.service().ready().await?.call(request).await });
     assert!(matches!(result, Err(KernelError::DeadlineExceeded { .. })), "{result:?}");
     both.cuda.settle();
-    let (cuda, cpu) = both.run::<VolatilityOutput>(
-        "temporal/volatility-analysis",
-        &Payload::typed(volatility(2, 50, Mean::Zero, 7)),
-    );
+    let (cuda, cpu) =
+        both.run::<VolatilityOutput>("temporal/volatility-analysis", &Payload::typed(volatility(2, 50, Mean::Zero, 7)));
     assert_eq!(cuda.status, cpu.status);
 }
 
@@ -345,6 +351,7 @@ fn small_inputs_of_every_kernel_agree() {
         let paths = ShortestPathInput { predecessors: true, sources: vec![0, 5, 399].into(), ..paths };
         let (cuda, cpu) = both.run::<ShortestPathOutput>("graph/shortest-path", &Payload::typed(paths));
         assert!(cuda == cpu);
+    }
     // Rows for a warp and rows for a block.
     let edges = [clique(150), random_edges(2_000, 6_000, 9)].concat();
     let input = Payload::typed(TriangleCountingInput::from_edges(2_000, edges));

@@ -32,6 +32,8 @@ mod numbering;
 mod strong;
 mod weak;
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -39,7 +41,9 @@ use super::csr::Direction;
 use super::fields::graph_input;
 #[cfg(feature = "cuda")]
 use crate::service::LaunchContext;
-use crate::service::{Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
+use crate::service::{
+    Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, OperandVersion, RunContext,
+};
 
 /// The kernel.
 #[derive(Debug, Clone, Copy, Default)]
@@ -106,6 +110,10 @@ impl Kernel for ConnectedComponents {
             output: Footprint::of_array::<[u32; 2]>(nodes),
             scratch: graph.load_memory().saturating_add(scratch),
         })
+    }
+
+    fn operands(&self, input: &ConnectedComponentsInput) -> Vec<Arc<OperandVersion>> {
+        input.graph_input().operands()
     }
 
     fn run_cpu(

@@ -29,6 +29,8 @@ mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 
+use std::sync::Arc;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -36,7 +38,9 @@ use super::csr::{Adjacency, CsrGraph, Direction};
 use super::fields::graph_input;
 #[cfg(feature = "cuda")]
 use crate::service::LaunchContext;
-use crate::service::{Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
+use crate::service::{
+    Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, OperandVersion, RunContext,
+};
 
 /// The distance to a node that no path leads to, and the predecessor of a node that has none.
 pub const UNREACHABLE: u32 = u32::MAX;
@@ -134,6 +138,10 @@ impl Kernel for ShortestPath {
             output: Footprint::of_array::<u32>(input.num_outputs()),
             scratch: graph.load_memory().saturating_add(cpu::workspace(nodes)),
         })
+    }
+
+    fn operands(&self, input: &ShortestPathInput) -> Vec<Arc<OperandVersion>> {
+        input.graph_input().operands()
     }
 
     fn run_cpu(&self, input: &ShortestPathInput, context: &RunContext<'_>) -> Result<ShortestPathOutput, KernelError> {

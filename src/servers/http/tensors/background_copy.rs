@@ -12,15 +12,15 @@ const LARGE_BODY: u64 = 64 << 20;
 /// Smaller frames are copied as they arrive, as each can hold a read buffer far larger than itself.
 const LARGE_FRAME: u64 = 16 << 10;
 
-/// Bytes that are copied in one task of the blocking pool: about 200 µs, with clearing the new pages.
-const BATCH: u64 = 1 << 20;
+/// Bytes from which frames are copied in one task of the blocking pool: about 100 µs, with clearing the new pages.
+const BATCH: u64 = 512 << 10;
 
 /// Copies received frames to their tensors. Of a large body, one batch of frames is copied on the blocking pool while the next
 /// is received: copying and clearing new pages takes as long as receiving.
 pub(super) struct BackgroundCopy {
     memory: BodyMemory,
-    /// Size from which a batch is copied, and maximum size of a frame in it; 0 to copy each frame as it arrives.
-    max_batch: u64,
+    /// Whether large frames are copied in batches on the blocking pool, and not as they arrive.
+    in_background: bool,
     /// Frames that have not been copied, and their size.
     frames: Vec<Bytes>,
     bytes: u64,
@@ -38,11 +38,11 @@ enum State {
 
 impl BackgroundCopy {
     pub(super) fn new(sections: Sections, memory: &BodyMemory) -> Self {
-        // Two batches are in memory at a time, each of them smaller than two of the maximum.
-        let batch = BATCH.min(memory.request().memory().max_per_request() / 8);
-        let max_batch = if sections.total_bytes() >= LARGE_BODY { batch } else { 0 };
+        // One batch is being copied and one collected, which must be a small part of what the request may have.
+        let has_memory = memory.request().memory().max_per_request() >= 16 * BATCH;
+        let is_large = sections.total_bytes() >= LARGE_BODY;
         let (frames, state) = (Vec::new(), State::Idle(Box::new(sections)));
-        Self { memory: memory.clone(), max_batch, frames, bytes: 0, state }
+        Self { memory: memory.clone(), in_background: is_large && has_memory, frames, bytes: 0, state }
     }
 
     /// Adds a frame, whose memory has been reserved.
@@ -51,10 +51,10 @@ impl BackgroundCopy {
     /// Those of [`Sections::push`], also for earlier frames.
     pub(super) async fn push(&mut self, frame: Bytes) -> Result<(), SectionError> {
         let length = frame.len() as u64;
-        let in_background = (LARGE_FRAME..=self.max_batch).contains(&length);
+        let in_background = self.in_background && (LARGE_FRAME..=BATCH).contains(&length);
         self.bytes += length;
         self.frames.push(frame);
-        if in_background && self.bytes < self.max_batch {
+        if in_background && self.bytes < BATCH {
             return Ok(());
         }
         let sections = self.sections().await?;
@@ -151,9 +151,9 @@ mod tests {
         let other = memory.reservation(0);
         other.grow(120 << 20).unwrap();
         let mut copy = BackgroundCopy::new(sections(127 << 20), &BodyMemory::of_request(&request));
-        let frame = Bytes::from(vec![0; 1 << 20]);
+        let frame = Bytes::from(vec![0; BATCH as usize]);
         let mut failed = false;
-        for _ in 0..4 {
+        for _ in 0..6 {
             request.grow(frame.len() as u64).unwrap();
             match copy.push(frame.clone()).await {
                 Ok(()) => {}
