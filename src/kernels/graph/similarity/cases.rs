@@ -1,6 +1,6 @@
 //! The test's inputs, and scores from sets of neighbours as the reference.
 
-use super::{MAX_TOP_K, Measure};
+use super::{MAX_TOP_K, Measure, Request};
 use crate::kernels::authoring::{Expected, Random};
 use crate::kernels::graph::cases::neighbours;
 
@@ -24,10 +24,7 @@ macro_rules! similarity_cases {
 
             fn reference(&self, input: &$Input) -> Vec<$crate::kernels::authoring::Expected> {
                 let measure = $crate::kernels::graph::similarity::Measure::$measure;
-                let edges = input.edges.as_deref().expect("the cases have edges");
-                let num_nodes = input.num_nodes.expect("the cases have nodes") as usize;
-                let wanted = (input.pairs.as_deref(), input.nodes.as_deref(), input.top_k);
-                $crate::kernels::graph::similarity::cases::reference(measure, num_nodes, edges, wanted)
+                $crate::kernels::graph::similarity::cases::reference(measure, &input.request())
             }
 
             fn values(&self, output: &Self::Output) -> Vec<Vec<f64>> {
@@ -53,12 +50,9 @@ pub(in crate::kernels::graph) fn wanted(nodes: usize, random: &mut Random) -> Wa
     (None, Some(of_nodes.into()), top_k)
 }
 
-pub(in crate::kernels::graph) fn reference(
-    measure: Measure,
-    num_nodes: usize,
-    edges: &[[u32; 2]],
-    (pairs, nodes, top_k): (Option<&[[u32; 2]]>, Option<&[u32]>, u32),
-) -> Vec<Expected> {
+pub(in crate::kernels::graph) fn reference(measure: Measure, request: &Request<'_>) -> Vec<Expected> {
+    let edges = request.graph.edges.expect("the cases have edges");
+    let num_nodes = request.graph.num_nodes.expect("the cases have nodes") as usize;
     let [neighbours, _] = neighbours(num_nodes, edges, false);
     let score = |a: usize, b: usize| {
         let common: Vec<usize> =
@@ -73,15 +67,15 @@ pub(in crate::kernels::graph) fn reference(
         }
     };
     let mut best = Vec::new();
-    for &[a, b] in pairs.unwrap_or_default() {
+    for &[a, b] in request.pairs.unwrap_or_default() {
         best.push((score(a as usize, b as usize), None));
     }
-    for &node in nodes.unwrap_or_default() {
+    for &node in request.nodes.unwrap_or_default() {
         let others = (0..num_nodes).filter(|&other| other != node as usize);
         let mut scores: Vec<_> = others.map(|other| (score(node as usize, other), Some(other as f64))).collect();
         // A stable sort keeps the order of the nodes.
         scores.sort_by(|a, b| b.0.total_cmp(&a.0));
-        scores.truncate(top_k as usize);
+        scores.truncate(request.top_k as usize);
         best.extend(scores);
     }
     // The same sums in the same order, so that ties are the same.

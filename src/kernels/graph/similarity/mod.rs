@@ -3,7 +3,7 @@
 //!
 //! | field | type | |
 //! |---|---|---|
-//! | the graph | | undirected, as in [`GraphInput`](super::input::GraphInput) |
+//! | the graph | | undirected, as in [`GraphInput`] |
 //! | `pairs` | `u32`, `[k, 2]` | pairs of different nodes |
 //! | `nodes` | `u32`, `[k]` | nodes whose most similar nodes are searched; instead of `pairs` |
 //! | `top_k` | `u32`, default 10, from 1 to 1024 | how many similar nodes of each of `nodes` |

@@ -14,7 +14,7 @@
 //!
 //! Watts and Strogatz, *Collective dynamics of 'small-world' networks* (1998) defines the local coefficient; Newman,
 //! Watts and Strogatz, *Random graph models of social networks* (2002) the global one. The time is O(m^1.5) for m
-//! edges, and far less on most graphs: [`OrientedGraph`](super::oriented::OrientedGraph) says why. A stored graph keeps
+//! edges, and far less on most graphs: [`OrientedGraph`] says why. A stored graph keeps
 //! its oriented form.
 //!
 //! Requests on the same graph [share a run](crate::backends::batched).

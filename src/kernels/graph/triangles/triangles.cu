@@ -115,7 +115,7 @@ extern "C" __global__ void __launch_bounds__(256)
 extern "C" __global__ void __launch_bounds__(256)
     triangles_count(u32 nodes, const u32* offsets, const u32* columns, const u32* list, Control* control, u64* counts,
                     const volatile u32* cancel) {
-    __shared__ u32 memory[2 * BLOCK_SLOTS];
+    __shared__ __align__(8) u32 memory[2 * BLOCK_SLOTS];
     __shared__ u32 taken;
     // Large nodes first, so that small ones fill the end.
     for (u32 take = 0;; take++) {
