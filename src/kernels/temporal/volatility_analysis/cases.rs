@@ -119,9 +119,7 @@ impl Model {
             if is_feasible { path(series, mu, omega, alpha, beta, backcast).0 } else { f64::NEG_INFINITY }
         };
         let refine = |start: [f64; 4]| {
-            (0..10)
-                .fold((start, 0.05), |(best, size), _| (nelder_mead(best, size, has_mean, &likelihood), 0.25 * size))
-                .0
+            (0..5).fold((start, 0.05), |(best, size), _| (nelder_mead(best, size, has_mean, &likelihood), 0.1 * size)).0
         };
         let starts = [[0.2, 0.2, 0.6, 0.0], [0.05, 0.1, 0.85, 0.0], [0.02, 0.02, 0.96, 0.0]];
         let best = starts.map(refine).into_iter().max_by(|a, b| likelihood(a).total_cmp(&likelihood(b)))?;

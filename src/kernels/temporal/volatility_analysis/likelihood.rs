@@ -95,8 +95,8 @@ impl<S: Simd> LogSum<S> {
     #[inline(always)]
     fn flush(&mut self, arithmetic: Arithmetic<S>) {
         let product = arithmetic.lanes(self.product);
-        for lane in 0..S::F64_LANES {
-            self.sum[lane] += product[lane].ln();
+        for (sum, product) in self.sum.iter_mut().zip(product).take(S::F64_LANES) {
+            *sum += product.ln();
         }
         self.product = arithmetic.number(1.0);
         self.count = 0;

@@ -300,8 +300,7 @@ fn solve(matrix: &[Vector; 4], right: &Vector, scales: &Vector, shift: f64) -> O
                 factor[row][column] = if scales[column] == 0.0 { 0.0 } else { rest / factor[column][column] };
             } else {
                 let pivot = rest + shift * scales[row];
-                // Not so for NaN either.
-                if !(pivot > 1e-12 * scales[row]) {
+                if pivot.is_nan() || pivot <= 1e-12 * scales[row] {
                     return None;
                 }
                 factor[row][row] = pivot.sqrt();
