@@ -9,6 +9,7 @@ use tower_kernels::kernels::authoring::{Float, Random};
 use tower_kernels::kernels::graph::betweenness_centrality::brandes::pair_dependencies;
 use tower_kernels::kernels::graph::betweenness_centrality::pivots::Pivots;
 use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
+use tower_kernels::kernels::risk::monte_carlo_var::{MonteCarloVar, MonteCarloVarInput};
 use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricing, OptionPricingInput};
 use tower_kernels::kernels::temporal::volatility_analysis::{VolatilityAnalysis, VolatilityInput};
 use tower_kernels::service::{FloatArray, Kernel, RunContext};
@@ -23,6 +24,9 @@ fn main() {
         pricing::<f64>("f64");
         pricing::<f32>("f32");
     }
+    if wants("var") {
+        value_at_risk();
+    }
     if wants("volatility") {
         volatility();
     }
@@ -31,8 +35,18 @@ fn main() {
     }
 }
 
-/// GARCH(1,1) of the series in the file that `VOLATILITY_SERIES` names, as `benches/peers/volatility_peers.py` writes it:
-/// little-endian f64, 1000 a series. Prints the sum of the log-likelihoods as well, for a comparison.
+/// Value at risk of 64 independent factors.
+fn value_at_risk() {
+    const FACTORS: usize = 64;
+    for scenarios in [100_000, 2_000_000] {
+        let input = MonteCarloVarInput::new(vec![1.0; FACTORS], vec![0.125; FACTORS], scenarios);
+        let ms = median_ms(3, || drop(MonteCarloVar.run_cpu(&input, &RunContext::detached()).expect("a run")));
+        println!("var scenarios={scenarios} factors={FACTORS} ms={ms:.3}");
+    }
+}
+
+/// GARCH(1,1) of the series in the file that `VOLATILITY_SERIES` names, as `benches/peers/volatility_peers.py` writes
+/// it: little-endian f64, 1000 a series. Prints the sum of the log-likelihoods as well, for a comparison.
 fn volatility() {
     const LEN: usize = 1_000;
     let Some(path) = std::env::var_os("VOLATILITY_SERIES") else { return };

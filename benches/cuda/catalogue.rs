@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use tower_kernels::kernels::core::sort::SortInput;
 use tower_kernels::kernels::core::top_k::TopKInput;
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
+use tower_kernels::kernels::risk::monte_carlo_var::MonteCarloVarInput;
 use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricingInput};
 use tower_kernels::kernels::temporal::volatility_analysis::{Mean, VolatilityInput};
 use tower_kernels::service::{Buffer, Element, FloatArray, Payload};
@@ -33,6 +34,7 @@ pub(crate) fn run() {
     pricing_rows();
     phases();
     volatility_rows();
+    value_at_risk_rows();
 
     for (nodes, edges, samples) in [(2_000, 10_000, None), (20_000, 100_000, None), (1 << 20, 8 << 20, Some(64))] {
         let mut random = Random::new(nodes);
@@ -53,7 +55,8 @@ pub(crate) fn run() {
     }
 }
 
-/// Sorts and a selection, with the numbers in the request. `benches/peers/core_peers.py` times them on the device alone.
+/// Sorts and a selection, with the numbers in the request. `benches/peers/core_peers.py` times them on the device
+/// alone.
 fn core_rows() {
     println!("\nsorting through the service            p50, ms   bytes over the bus / time");
     let mut random = Random::new(5);
@@ -115,6 +118,25 @@ fn volatility_rows() {
             let time = median(&mut service, "temporal/volatility-analysis", &Payload::typed(input), 5);
             print(&format!("GARCH(1,1), {series} series of {LEN}, from {from}"), time, None);
         }
+    }
+}
+
+/// Value at risk of a book of 64 correlated factors, at three levels.
+fn value_at_risk_rows() {
+    const FACTORS: usize = 64;
+    let mut cholesky = vec![0.0; FACTORS * FACTORS];
+    for (row, entries) in cholesky.chunks_mut(FACTORS).enumerate() {
+        entries[0] = if row == 0 { 1.0 } else { 0.6 };
+        entries[row] = if row == 0 { 1.0 } else { 0.8 };
+    }
+    for scenarios in [1_000_000, 10_000_000, 100_000_000] {
+        let input = MonteCarloVarInput {
+            cholesky: Some(cholesky.clone().into()),
+            confidence_levels: vec![0.95, 0.99, 0.999].into(),
+            ..MonteCarloVarInput::new(vec![1e6; FACTORS], vec![0.01; FACTORS], scenarios)
+        };
+        let time = median(&mut service(|_| {}), "risk/monte-carlo-var", &Payload::typed(input), 5);
+        print(&format!("value at risk, {scenarios} scenarios of {FACTORS} factors"), time, None);
     }
 }
 

@@ -23,6 +23,7 @@
 //! | `linalg/saxpy` | [`linalg::saxpy`] |
 //! | `linalg/weighted-sum-product` | [`linalg::weighted_sum_product`] |
 //! | `orderbook/matching`, `orderbook/matching-engine` (ring) | [`orderbook::matching`] |
+//! | `risk/monte-carlo-var` | [`risk::monte_carlo_var`] |
 //! | `risk/option-pricing` | [`risk::option_pricing`] |
 //! | `stats/moments` | [`stats::moments`] |
 //! | `temporal/volatility-analysis` | [`temporal::volatility_analysis`] |
@@ -139,7 +140,7 @@ catalogue! {
     ],
     "kernels-linalg": [linalg::dot::Dot, linalg::saxpy::Saxpy, linalg::weighted_sum_product::WeightedSumProduct],
     "kernels-orderbook": [orderbook::matching::Matching],
-    "kernels-risk": [risk::option_pricing::OptionPricing],
+    "kernels-risk": [risk::monte_carlo_var::MonteCarloVar, risk::option_pricing::OptionPricing],
     "kernels-stats": [stats::moments::Moments],
     "kernels-temporal": [temporal::volatility_analysis::VolatilityAnalysis],
 }

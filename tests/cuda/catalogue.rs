@@ -13,6 +13,7 @@ use tower_kernels::kernels::graph::pagerank::{PageRankInput, PageRankOutput};
 use tower_kernels::kernels::graph::shortest_path::{ShortestPathInput, ShortestPathOutput};
 use tower_kernels::kernels::graph::triangle_counting::{TriangleCountingInput, TriangleCountingOutput};
 use tower_kernels::kernels::linalg::saxpy::{SaxpyInput, SaxpyOutput};
+use tower_kernels::kernels::risk::monte_carlo_var::{MonteCarloVarInput, MonteCarloVarOutput};
 use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricingInput, OptionPricingOutput};
 use tower_kernels::kernels::temporal::volatility_analysis::{Mean, VolatilityInput, VolatilityOutput};
 use tower_kernels::service::{
@@ -27,6 +28,7 @@ crate::tests! {
     betweenness_agrees
     pagerank_agrees
     volatility_models_agree
+    values_at_risk_agree
     small_inputs_of_every_kernel_agree
     betweenness_stops_when_its_caller_leaves
     triangles_are_the_same
@@ -298,6 +300,50 @@ fn volatility_models_agree() {
     }
 }
 
+/// A book of this many factors with correlations.
+fn book(factors: usize, num_scenarios: u64) -> MonteCarloVarInput {
+    let mut cholesky = vec![0.0; factors * factors];
+    for (row, entries) in cholesky.chunks_mut(factors).enumerate() {
+        // One common factor, and one for each.
+        entries[0] = if row == 0 { 1.0 } else { 0.6 };
+        entries[row] = if row == 0 { 1.0 } else { 0.8 };
+    }
+    let values: Vec<f64> = numbers(factors, 1).into_iter().map(|value| 1e4 * (value - 0.3)).collect();
+    let volatilities: Vec<f64> = numbers(factors, 2).into_iter().map(|value| 0.05 * value).collect();
+    MonteCarloVarInput {
+        cholesky: Some(cholesky.into()),
+        confidence_levels: vec![0.5, 0.95, 0.99].into(),
+        seed: 1 << 40 | 5,
+        ..MonteCarloVarInput::new(values, volatilities, num_scenarios)
+    }
+}
+
+/// The random numbers are the same, and losses differ by rounding.
+fn values_at_risk_agree() {
+    let both = Both::new();
+    let mut cases: Vec<MonteCarloVarInput> =
+        [(1, 100), (3, 1_001), (7, 300_000), (64, 70_000), (1_030, 5_000)].map(|(d, n)| book(d, n)).to_vec();
+    let mut options = book(10, 100_000);
+    options.gammas = Some(numbers(10, 3).into_iter().map(|value| 1e6 * (value - 0.5)).collect());
+    cases.push(options);
+    for input in cases {
+        let name = format!("{} factors, {} scenarios", input.values.len(), input.num_scenarios);
+        let (cuda, cpu) = both.run::<MonteCarloVarOutput>("risk/monte-carlo-var", &Payload::typed(input));
+        let near = |a: f64, b: f64| assert!((a - b).abs() <= 1e-5 * cpu.standard_deviation, "{name}: {a} and {b}");
+        near(cuda.mean, cpu.mean);
+        near(cuda.standard_deviation, cpu.standard_deviation);
+        for (cuda, cpu) in [
+            (&cuda.value_at_risk, &cpu.value_at_risk),
+            (&cuda.expected_shortfall, &cpu.expected_shortfall),
+            (&cuda.value_at_risk_error, &cpu.value_at_risk_error),
+            (&cuda.expected_shortfall_error, &cpu.expected_shortfall_error),
+        ] {
+            assert_eq!(cuda.len(), cpu.len(), "{name}");
+            cuda.iter().zip(cpu.iter()).for_each(|(a, b)| near(*a, *b));
+        }
+    }
+}
+
 fn volatility_analysis_stops_when_its_request_is_cancelled() {
     let both = Both::new();
     // A single series of two million returns takes a thread many seconds.
@@ -323,6 +369,8 @@ fn small_inputs_of_every_kernel_agree() {
         let (cuda, cpu) = both.run::<OptionPricingOutput>("risk/option-pricing", &Payload::typed(input));
         assert!(near(&cuda.price, &cpu.price));
     }
+    let (cuda, cpu) = both.run::<MonteCarloVarOutput>("risk/monte-carlo-var", &Payload::typed(book(5, 2_000)));
+    assert!((cuda.value_at_risk[1] - cpu.value_at_risk[1]).abs() < 1e-4 * cpu.standard_deviation);
     for seed_nodes in [None, Some(vec![1, 2, 3].into()), Some(vec![5, 6].into())] {
         let input = PageRankInput { seed_nodes, ..PageRankInput::from_edges(400, random_edges(400, 6_000, 12)) };
         let (cuda, cpu) = both.run::<PageRankOutput>("graph/pagerank", &Payload::typed(input));

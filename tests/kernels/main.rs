@@ -8,6 +8,7 @@ mod core;
 mod core_goldens;
 mod graph_input;
 mod graphs;
+mod monte_carlo_var;
 mod neighborhoods;
 mod option_pricing;
 mod pricing_input;

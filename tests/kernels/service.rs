@@ -78,6 +78,7 @@ fn the_catalogue_is_complete_and_described() {
         "linalg/saxpy",
         "linalg/weighted-sum-product",
         "orderbook/matching",
+        "risk/monte-carlo-var",
         "risk/option-pricing",
         "stats/moments",
         "temporal/volatility-analysis",

@@ -1,3 +1,4 @@
-//! Risk: pricing of derivatives and their sensitivities.
+//! Risk: pricing of derivatives and their sensitivities, and the risk of books.
 
+pub mod monte_carlo_var;
 pub mod option_pricing;
