@@ -8,7 +8,8 @@ use crate::service::FloatArray;
 
 /// Returns of each series.
 const LEN: usize = 500;
-/// The most series of an input, which is more than a vector register has lanes: a reference takes some milliseconds for each.
+/// The most series of an input, which is more than a vector register has lanes: a reference takes some milliseconds for
+/// each.
 const MOST_SERIES: usize = 9;
 
 impl Cases for VolatilityAnalysis {
@@ -98,8 +99,8 @@ struct Model {
 }
 
 impl Model {
-    /// By the method of Nelder and Mead, *A simplex method for function minimization* (1965), begun anew until it stays, from
-    /// several points, as there may be several maxima.
+    /// By the method of Nelder and Mead, *A simplex method for function minimization* (1965), begun anew until it
+    /// stays, from several points, as there may be several maxima.
     fn fit(series: &[f64], has_mean: bool) -> Option<Self> {
         if series.iter().any(|value| !value.is_finite()) {
             return None;

@@ -10,8 +10,8 @@ use super::search::{ALPHA, BETA, Evaluation, MU, OMEGA, Search, Vector};
 use super::{Mean, Status};
 use crate::service::{Element, KernelError, RunContext};
 
-/// A search starts from the best point of each list: a persistence, and values of alpha. The likelihood can have several
-/// maxima, most often one at high and one at low persistence.
+/// A search starts from the best point of each list: a persistence, and values of alpha. The likelihood can have
+/// several maxima, most often one at high and one at low persistence.
 pub(super) const STARTS: [(f64, &[f64]); 5] = [
     (0.1, &[0.01, 0.05, 0.09]),
     (0.5, &[0.01, 0.1, 0.3]),

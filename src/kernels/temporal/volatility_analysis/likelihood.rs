@@ -12,8 +12,8 @@ use crate::service::{KernelError, RunContext};
 /// The most lanes of any vector register.
 pub(super) const MAX_LANES: usize = 8;
 
-/// Variances that are multiplied before their logarithm is taken. In units of the sample variance each is between 1e-8 and
-/// the number of returns, so the product stays in the range of `f64`.
+/// Variances that are multiplied before their logarithm is taken. In units of the sample variance each is between 1e-8
+/// and the number of returns, so the product stays in the range of `f64`.
 const VARIANCES_PER_LOGARITHM: usize = 16;
 
 /// Returns of a pass after which the context is checked: some tens of microseconds.
@@ -211,8 +211,8 @@ impl<S: Simd> State<S> {
         }
     }
 
-    /// Derives `h' = omega + alpha e^2 + beta h` once and twice. `twice_alpha` is the second derivative of `alpha e^2` by
-    /// mu.
+    /// Derives `h' = omega + alpha e^2 + beta h` once and twice. `twice_alpha` is the second derivative of `alpha e^2`
+    /// by mu.
     #[inline(always)]
     fn advance<const MEAN: bool>(
         &mut self,

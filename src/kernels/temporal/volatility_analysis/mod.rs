@@ -15,22 +15,23 @@
 //! | out: `evaluations` | `u32`, `[series]` | passes over the series that computed the likelihood and its derivatives |
 //! | out: `status` | `u8`, `[series]` | see below |
 //!
-//! The model is Bollerslev, *Generalized autoregressive conditional heteroskedasticity* (1986), with normal innovations:
+//! The model is Bollerslev, *Generalized autoregressive conditional heteroskedasticity* (1986), with normal
+//! innovations:
 //!
 //! ```text
 //! r[t] = mu + e[t]        e[t] ~ N(0, h[t])        h[t] = omega + alpha e[t-1]^2 + beta h[t-1]
 //! ```
 //!
 //! The estimates are those of the Python package `arch`, `arch_model(r, mean=..., vol="GARCH", p=1, q=1)`: the same
-//! likelihood, `h[-1]` and `e[-1]^2` are a weighted mean of the first 75 squared deviations (weights 0.94^t), and omega is at
-//! least 1e-8 of the sample variance, alpha and beta at least 0, and their sum at most 1. The likelihood can have several
-//! maxima. It is searched from five starts of different persistence, `arch` searches from one, so the maximum found here is
-//! sometimes the higher one. A search is a Newton iteration with exact derivatives and active constraints
-//! (`search.rs`), and the same on the CPU and on CUDA. Returns need not be rescaled: the result of `c r` is that of
-//! `r` with omega times c^2 and mu times c.
+//! likelihood, `h[-1]` and `e[-1]^2` are a weighted mean of the first 75 squared deviations (weights 0.94^t), and omega
+//! is at least 1e-8 of the sample variance, alpha and beta at least 0, and their sum at most 1. The likelihood can have
+//! several maxima. It is searched from five starts of different persistence, `arch` searches from one, so the maximum
+//! found here is sometimes the higher one. A search is a Newton iteration with exact derivatives and active constraints
+//! (`search.rs`), and the same on the CPU and on CUDA. Returns need not be rescaled: the result of `c r` is that of `r`
+//! with omega times c^2 and mu times c.
 //!
-//! A series fails by itself, and the others are computed. Its `status` says why, and its other outputs are NaN, unless it
-//! is 1:
+//! A series fails by itself, and the others are computed. Its `status` says why, and its other outputs are NaN, unless
+//! it is 1:
 //!
 //! | status | meaning |
 //! |---|---|
@@ -42,9 +43,9 @@
 //! An error names `num_series` where the returns cannot be split into as many series of equal length, `returns` where
 //! these are shorter than 10, and `forecast_horizon` where it is too long.
 //!
-//! A fit takes about 50 passes over the series, of some 60 operations for each return. CPU: as many series at a time as a
-//! vector register has lanes, on all threads. CUDA: a thread for each series, so it takes thousands of series to use a GPU,
-//! and long series take their time there: a pass waits some 100 ns for each return.
+//! A fit takes about 50 passes over the series, of some 60 operations for each return. CPU: as many series at a time as
+//! a vector register has lanes, on all threads. CUDA: a thread for each series, so it takes thousands of series to use
+//! a GPU, and long series take their time there: a pass waits some 100 ns for each return.
 
 mod cases;
 #[cfg(feature = "cuda")]

@@ -3,7 +3,8 @@
 use super::{Mean, Status};
 use crate::service::Element;
 
-/// The decay and the length of the weighted mean that stands for the variance before the first return, as `arch` has it.
+/// The decay and the length of the weighted mean that stands for the variance before the first return, as `arch` has
+/// it.
 const BACKCAST_DECAY: f64 = 0.94;
 const BACKCAST_LEN: usize = 75;
 

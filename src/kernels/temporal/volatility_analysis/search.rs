@@ -1,9 +1,10 @@
 //! [`Search`]: the constrained Newton iteration that fits one series.
 //!
-//! Minimizes the negative log-likelihood over `omega >= OMEGA_MIN`, `alpha >= 0`, `beta >= 0`, `alpha + beta <= 1` by an
-//! active-set method (Gill and Murray, *Newton-type methods for unconstrained and linearly constrained optimization*,
-//! 1974). A step is a Newton step within the active constraints, with a Levenberg-Marquardt shift where the Hessian is
-//! not positive definite or where a step did not improve the likelihood. `volatility_analysis.cu` has the same iteration.
+//! Minimizes the negative log-likelihood over `omega >= OMEGA_MIN`, `alpha >= 0`, `beta >= 0`, `alpha + beta <= 1` by
+//! an active-set method (Gill and Murray, *Newton-type methods for unconstrained and linearly constrained
+//! optimization*, 1974). A step is a Newton step within the active constraints, with a Levenberg-Marquardt shift where
+//! the Hessian is not positive definite or where a step did not improve the likelihood. `volatility_analysis.cu` has
+//! the same iteration.
 
 /// The smallest omega, in units of the sample variance, as `arch` has it.
 pub(super) const OMEGA_MIN: f64 = 1e-8;
@@ -283,8 +284,8 @@ impl Search {
     }
 }
 
-/// Solves `(matrix + shift scales) x = right` by a Cholesky factorization of the lower triangle. Unknowns of scale 0 are 0.
-/// `None` where the matrix is not positive definite.
+/// Solves `(matrix + shift scales) x = right` by a Cholesky factorization of the lower triangle. Unknowns of scale 0
+/// are 0. `None` where the matrix is not positive definite.
 fn solve(matrix: &[Vector; 4], right: &Vector, scales: &Vector, shift: f64) -> Option<Vector> {
     let mut factor = [[0.0; 4]; 4];
     let mut x = [0.0; 4];

@@ -1,9 +1,10 @@
-// GARCH(1,1) by maximum likelihood, a thread for each series. See mod.rs for the model and its papers, and likelihood.rs,
-// search.rs and fit.rs for the same computation on the CPU.
+// GARCH(1,1) by maximum likelihood, a thread for each series. See mod.rs for the model and its papers, and
+// likelihood.rs, search.rs and fit.rs for the same computation on the CPU.
 //
-// A run: `volatility_scale` finds mean, deviation and backcast of each series, `volatility_transpose` writes the normalized
-// returns with those of one time next to each other, so that the threads of a warp read whole lines, and `volatility_fit`
-// searches. The passes over a series are bound by arithmetic in double precision: some 80 instructions for each return.
+// A run: `volatility_scale` finds mean, deviation and backcast of each series, `volatility_transpose` writes the
+// normalized returns with those of one time next to each other, so that the threads of a warp read whole lines, and
+// `volatility_fit` searches. The passes over a series are bound by arithmetic in double precision: some 80 instructions
+// for each return.
 #include "elementwise.cuh"
 
 constexpr u32 FULL_WARP = 0xffffffff;
@@ -33,8 +34,8 @@ static __device__ double warp_max(double value) {
 }
 
 // scales[0][s], [1][s] and [2][s]: center, deviation and normalized backcast of series s. The deviation is 0 where the
-// returns are equal, and NaN where one is not finite. A warp for each series, so the order of the additions depends on n
-// alone.
+// returns are equal, and NaN where one is not finite. A warp for each series, so the order of the additions depends on
+// n alone.
 template <class T>
 static __device__ void scale_series(u32 num_series, u64 n, u32 has_mean, const T* returns, double* scales) {
     const u32 lane = threadIdx.x % 32;
@@ -316,8 +317,8 @@ static __device__ double multiplier(u32 constraint, u32 active, const double* gr
     return plane & UNIT_ROOT ? beta - alpha : beta;
 }
 
-// Solves (matrix + shift scales) x = right by a Cholesky factorization of the lower triangle. Unknowns of scale 0 are 0.
-// False where the matrix is not positive definite.
+// Solves (matrix + shift scales) x = right by a Cholesky factorization of the lower triangle. Unknowns of scale 0 are
+// 0. False where the matrix is not positive definite.
 static __device__ bool solve(
     const double (&matrix)[4][4], const Vector& right, const Vector& scales, double shift, Vector* x) {
     double factor[4][4] = {};
