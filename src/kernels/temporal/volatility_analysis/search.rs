@@ -168,10 +168,6 @@ impl Search {
         (&self.point, self.at_point.value)
     }
 
-    pub(super) fn evaluations(&self) -> u32 {
-        self.evaluations
-    }
-
     /// Takes the evaluation of the trial point, and chooses the next one or ends.
     pub(super) fn advance(&mut self, at_trial: &Evaluation) {
         self.evaluations += 1;
