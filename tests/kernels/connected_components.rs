@@ -166,10 +166,9 @@ proptest! {
         };
         let output = run(&input(edges.clone()));
         let leads = paths(nodes, &edges, !strong);
-        for a in 0..nodes {
-            for b in 0..nodes {
-                prop_assert_eq!(output.components[a] == output.components[b], leads[a][b] && leads[b][a]);
-            }
+        let pairs = || (0..nodes).flat_map(|a| (0..nodes).map(move |b| (a, b)));
+        for (a, b) in pairs() {
+            prop_assert_eq!(output.components[a] == output.components[b], leads[a][b] && leads[b][a]);
         }
         // Numbers ascend with the lowest nodes, and sizes add up to all nodes.
         let mut highest = None;
@@ -181,11 +180,9 @@ proptest! {
         // Other numbers of the nodes change the numbers of the components, and nothing else.
         let renamed = edges.iter().map(|edge| edge.map(|node| order[node as usize])).collect();
         let renamed = run(&input(renamed));
-        for a in 0..nodes {
-            for b in 0..nodes {
-                let same = renamed.components[order[a] as usize] == renamed.components[order[b] as usize];
-                prop_assert_eq!(output.components[a] == output.components[b], same);
-            }
+        for (a, b) in pairs() {
+            let same = renamed.components[order[a] as usize] == renamed.components[order[b] as usize];
+            prop_assert_eq!(output.components[a] == output.components[b], same);
         }
     }
 }
