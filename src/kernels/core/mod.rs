@@ -1,4 +1,14 @@
-//! Sorting, selecting and aggregating numbers of any type.
+//! Sorting and selecting numbers of any type.
+//!
+//! An array can be a tensor of an [operand](crate::service::Operands). With `tower-kernels serve`:
+//!
+//! ```sh
+//! curl -s -X PUT 'http://127.0.0.1:8080/operands/quotes?type=tensors' -H 'content-type: application/json' \
+//!     -d '{"close": {"dtype": "float64", "data": [3.5, 1.25, 2.0, 8.0]}}'
+//! curl -s http://127.0.0.1:8080/execute -H 'content-type: application/json' -d '{"kernel_id": "core/top-k", "input":
+//!     {"values": {"operand": "quotes/close"}, "k": 2}}'
+//! # "output":{"values":[8.0,3.5],"indices":[3,0]}
+//! ```
 
 pub mod sort;
 pub mod top_k;

@@ -1,4 +1,20 @@
 //! Graphs: the input and the compressed sparse row type that graph kernels share, and the kernels.
+//!
+//! A graph is stored once, as an [operand](crate::service::Operands), and any number of requests refer to it. With
+//! `tower-kernels serve`:
+//!
+//! ```sh
+//! curl -s -X PUT 'http://127.0.0.1:8080/operands/payments?type=graph' -H 'content-type: application/json' \
+//!     -d '{"num_nodes": 5, "edges": [[0, 1], [1, 2], [2, 0], [2, 3], [3, 4]]}'
+//! curl -s http://127.0.0.1:8080/execute -H 'content-type: application/json' -d '{"kernel_id": "graph/triangle-counting", "input": {"graph": {"operand": "payments"}}}'
+//! # "output":{"total_triangles":1,"per_node_triangles":[1,1,1,0,0],...}
+//! curl -s http://127.0.0.1:8080/execute -H 'content-type: application/json' -d '{"kernel_id": "graph/jaccard-similarity", "input":
+//!     {"graph": {"operand": "payments"}, "nodes": [4], "top_k": 2}}'
+//! # "output":{"scores":[0.3333333333333333,0.0],"similar_nodes":[2,0]}
+//! curl -s http://127.0.0.1:8080/execute -H 'content-type: application/json' -d '{"kernel_id": "graph/pagerank", "input":
+//!     {"graph": {"operand": "payments"}, "seed_nodes": [4]}}'
+//! # "output":{"scores":[0.10646426467566153,0.10646426467566153,0.2160589848309687,...],"converged":true}
+//! ```
 
 pub mod adamic_adar;
 pub mod betweenness_centrality;

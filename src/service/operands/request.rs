@@ -83,7 +83,10 @@ impl RequestOperands {
         };
         self.versions().iter().find(is_named).ok_or_else(|| {
             let whole = OperandReference { tensor: None, ..*reference };
-            InvalidInput::new("operand", format!("there is no operand `{whole}`, of {MAX_REFERENCES} at most"))
+            InvalidInput::new(
+                "operand",
+                format!("there is no operand `{whole}` (a request may have {MAX_REFERENCES} references)"),
+            )
         })
     }
 }
