@@ -111,9 +111,16 @@
 //! | `fault-kernel` | | for tests only: the program with a kernel that loses the device |
 
 #![cfg_attr(docsrs, feature(doc_cfg))]
-// A layer alone uses a part of what the layers share.
+// A layer or a server alone uses a part of what they share. Builds of everything show what is dead.
 #![cfg_attr(
-    not(all(feature = "service", feature = "layers")),
+    not(all(
+        feature = "actix",
+        feature = "axum",
+        feature = "grpc",
+        feature = "hyper",
+        feature = "kernels",
+        feature = "layers"
+    )),
     allow(dead_code, unreachable_pub, unused_imports, unused_macros)
 )]
 
