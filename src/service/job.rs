@@ -60,6 +60,7 @@ impl Job {
             extensions,
             scheduling,
             operands,
+            has_resolved_operands: _,
         } = request;
         Ok(Self {
             kernel,
@@ -69,7 +70,7 @@ impl Job {
             tenant,
             trace,
             extensions,
-            operands: operands.unwrap_or_default(),
+            operands,
             input: None,
             prepare_error: None,
             batched_at: None,
@@ -165,7 +166,8 @@ impl Job {
         request.trace = self.trace;
         request.extensions = self.extensions;
         request.scheduling = self.scheduling;
-        request.operands = Some(self.operands);
+        request.operands = self.operands;
+        request.has_resolved_operands = true;
         Ok(request)
     }
 

@@ -46,8 +46,9 @@ pub struct KernelRequest {
     pub extensions: http::Extensions,
     /// For the layers that schedule it.
     pub(super) scheduling: Scheduling,
-    /// The operands that the payload refers to; `None` until they are resolved.
-    pub(super) operands: Option<RequestOperands>,
+    /// The operands that the payload refers to, once they are resolved.
+    pub(super) operands: RequestOperands,
+    pub(super) has_resolved_operands: bool,
 }
 
 impl KernelRequest {
@@ -63,7 +64,8 @@ impl KernelRequest {
             trace: None,
             extensions: http::Extensions::new(),
             scheduling: Scheduling::default(),
-            operands: None,
+            operands: RequestOperands::none(),
+            has_resolved_operands: false,
         }
     }
 
@@ -106,18 +108,19 @@ impl KernelRequest {
             _ if operands.is_empty() => RequestOperands::none(),
             payload => RequestOperands::of(payload, operands, self.tenant.as_deref()),
         };
-        self.operands = Some(found);
+        self.operands = found;
+        self.has_resolved_operands = true;
     }
 
     /// Returns the operands that the payload refers to; none before they are
     /// [resolved](Self::resolve_operands).
     pub fn operands(&self) -> &[Arc<OperandVersion>] {
-        self.operands.as_ref().map_or(&[], RequestOperands::versions)
+        self.operands.versions()
     }
 
     /// Whether the references to operands in the payload are resolved.
     pub(super) fn is_resolved(&self) -> bool {
-        self.operands.is_some()
+        self.has_resolved_operands
     }
 
     /// Sets the fair share that the request is charged to.

@@ -22,8 +22,10 @@ pub(crate) const SUFFIX: &str = ".operand";
 ///
 /// References are resolved once, by [`KernelRequest::resolve_operands`](crate::service::KernelRequest::resolve_operands),
 /// so that caching, the run, and the response all see the same versions.
+///
+/// A `Vec` behind a pointer, because a pointer to a slice would make every request larger.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct RequestOperands(Option<Arc<[Arc<OperandVersion>]>>);
+pub(crate) struct RequestOperands(Option<Arc<Vec<Arc<OperandVersion>>>>);
 
 impl RequestOperands {
     /// Creates an empty set.
@@ -59,12 +61,12 @@ impl RequestOperands {
     fn counted(versions: Vec<Arc<OperandVersion>>, operands: &Operands) -> Self {
         versions.iter().for_each(|version| version.count_use());
         operands.count_references(versions.len());
-        Self((!versions.is_empty()).then(|| versions.into()))
+        Self((!versions.is_empty()).then(|| Arc::new(versions)))
     }
 
     /// Returns the versions.
     pub(crate) fn versions(&self) -> &[Arc<OperandVersion>] {
-        self.0.as_deref().unwrap_or_default()
+        self.0.as_deref().map_or(&[], Vec::as_slice)
     }
 
     /// Keeps the uses of these operands among those of a run that several requests shared.
