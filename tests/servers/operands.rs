@@ -475,7 +475,7 @@ async fn of_several_writers_of_one_condition_one_succeeds() {
 
 #[tokio::test]
 async fn tenants_do_not_learn_of_each_others_operands() {
-    let (server, _) = start(|limits| limits.max_bytes_per_tenant = 100).await;
+    let (server, _) = start(|limits| limits.max_bytes_per_tenant = 180).await;
     let path = |rest: &str, tenant: &str| {
         format!("/operands{rest}{}tenant={tenant}", if rest.contains('?') { '&' } else { '?' })
     };

@@ -448,7 +448,7 @@ async fn of_several_writers_of_one_condition_one_succeeds() {
 
 #[tokio::test]
 async fn tenants_do_not_learn_of_each_others_operands() {
-    let (server, _registry) = start(|limits| limits.max_bytes_per_tenant = 100).await;
+    let (server, _registry) = start(|limits| limits.max_bytes_per_tenant = 180).await;
     let mut client = server.client().await;
     let put = async |client: &mut KernelClient<Channel>, start, tenant| {
         upload(client, of_tenant(stream::iter(messages(start, [])), Some(tenant))).await.map(|(_, stored)| stored)
