@@ -57,9 +57,8 @@ impl Job {
             priority,
             tenant,
             trace,
-            extensions,
+            mut extensions,
             scheduling,
-            operands,
             has_resolved_operands: _,
         } = request;
         Ok(Self {
@@ -69,8 +68,8 @@ impl Job {
             deadline,
             tenant,
             trace,
+            operands: extensions.remove().unwrap_or_default(),
             extensions,
-            operands,
             input: None,
             prepare_error: None,
             batched_at: None,
@@ -166,8 +165,7 @@ impl Job {
         request.trace = self.trace;
         request.extensions = self.extensions;
         request.scheduling = self.scheduling;
-        request.operands = self.operands;
-        request.has_resolved_operands = true;
+        request.set_operands(self.operands);
         Ok(request)
     }
 

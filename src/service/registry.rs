@@ -35,6 +35,8 @@ use crate::panics::{LogLimit, Panicked, catch_panic};
 #[derive(Default)]
 pub struct KernelRegistry {
     kernels: ArcSwap<KernelIndex>,
+    /// The lengths of all aliases, each as a [bit](length_bit). Most names are ids, and need not be looked up as aliases.
+    alias_lengths: AtomicU64,
     operands: Operands,
     /// Serializes registrations, so that none is lost to another.
     registering: Mutex<()>,
@@ -78,6 +80,8 @@ impl KernelRegistry {
         let kernel = RegisteredKernel(Arc::new(entry));
         let _registering = self.registering.lock().unwrap_or_else(PoisonError::into_inner);
         let kernels = self.kernels.load().with(&kernel)?;
+        let lengths = kernel.info().aliases.iter().fold(0, |lengths, alias| lengths | length_bit(alias));
+        self.alias_lengths.fetch_or(lengths, Ordering::Relaxed);
         self.kernels.store(Arc::new(kernels));
         Ok(())
     }
@@ -89,6 +93,9 @@ impl KernelRegistry {
 
     /// Returns the id of the kernel with this alias; `None` if the name is an id itself, or unknown.
     pub(crate) fn id_of_alias(&self, name: &str) -> Option<Cow<'static, str>> {
+        if self.alias_lengths.load(Ordering::Relaxed) & length_bit(name) == 0 {
+            return None;
+        }
         let kernels = self.kernels.load();
         kernels.get(name).map(|kernel| &kernel.info().id).filter(|id| **id != name).cloned()
     }
@@ -130,6 +137,11 @@ impl KernelRegistry {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// The bit of the length of a name; the last is that of all names of 63 bytes or more.
+fn length_bit(name: &str) -> u64 {
+    1 << name.len().min(63)
 }
 
 impl fmt::Debug for KernelRegistry {

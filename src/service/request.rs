@@ -46,8 +46,8 @@ pub struct KernelRequest {
     pub extensions: http::Extensions,
     /// For the layers that schedule it.
     pub(super) scheduling: Scheduling,
-    /// The operands that the payload refers to, once they are resolved.
-    pub(super) operands: RequestOperands,
+    /// Whether the operands that the payload refers to are resolved. If there are any, they are in the extensions: a field
+    /// for them would make every request larger than 128 bytes in the layers' futures.
     pub(super) has_resolved_operands: bool,
 }
 
@@ -64,7 +64,6 @@ impl KernelRequest {
             trace: None,
             extensions: http::Extensions::new(),
             scheduling: Scheduling::default(),
-            operands: RequestOperands::none(),
             has_resolved_operands: false,
         }
     }
@@ -108,14 +107,21 @@ impl KernelRequest {
             _ if operands.is_empty() => RequestOperands::none(),
             payload => RequestOperands::of(payload, operands, self.tenant.as_deref()),
         };
-        self.operands = found;
+        self.set_operands(found);
+    }
+
+    /// Sets the operands that the payload refers to.
+    pub(super) fn set_operands(&mut self, operands: RequestOperands) {
+        if !operands.versions().is_empty() {
+            self.extensions.insert(operands);
+        }
         self.has_resolved_operands = true;
     }
 
     /// Returns the operands that the payload refers to; none before they are
     /// [resolved](Self::resolve_operands).
     pub fn operands(&self) -> &[Arc<OperandVersion>] {
-        self.operands.versions()
+        self.extensions.get().map_or(&[], RequestOperands::versions)
     }
 
     /// Whether the references to operands in the payload are resolved.

@@ -23,7 +23,7 @@ pub(crate) const SUFFIX: &str = ".operand";
 /// References are resolved once, by [`KernelRequest::resolve_operands`](crate::service::KernelRequest::resolve_operands),
 /// so that caching, the run, and the response all see the same versions.
 ///
-/// A `Vec` behind a pointer, because a pointer to a slice would make every request larger.
+/// A `Vec` behind a pointer, because a pointer to a slice would make the futures of all requests larger.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RequestOperands(Option<Arc<Vec<Arc<OperandVersion>>>>);
 
