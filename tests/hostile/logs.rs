@@ -2,12 +2,13 @@
 
 use std::fs::OpenOptions;
 use std::io::{PipeReader, Read};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::size;
 use crate::support::process::{Call, PATIENCE, SAXPY, Server, program, run, signal, stderr, wait};
+use crate::support::unused_address;
 
 const EXECUTE: &str = "/kernels/linalg/saxpy/execute";
 /// A request with it is late whenever it comes, which the log was told of each time.
@@ -83,7 +84,7 @@ fn until_metric(server: &Server, series: &str) -> f64 {
 
 /// The program with streams closed or full by a shell, on a port of the test's choice, as its greeting is not to be had.
 fn by_shell(redirections: &str, args: &[&str]) -> (Child, SocketAddr) {
-    let rest = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let rest = unused_address();
     let listen = format!("--rest-listen={rest}");
     let plain =
         program(["serve", "--grpc-listen=off", &listen, "--drain-notice=0s"].into_iter().chain(args.iter().copied()));
@@ -128,7 +129,7 @@ fn a_greeting_that_nobody_reads_holds_up_nothing() {
     let (reader, mut writer) = std::io::pipe().unwrap();
     // Others have filled the pipe before.
     fill(&mut writer);
-    let rest = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let rest = unused_address();
     let listen = format!("--rest-listen={rest}");
     let arguments = ["serve", "--grpc-listen=off", &listen, "--drain-notice=0s"];
     let both = writer.try_clone().unwrap();
@@ -268,7 +269,7 @@ fn what_clients_send_is_cut_and_escaped_in_either_format() {
 /// A server that logs JSON, which says nothing on stdout.
 fn json_server() -> (Server, PipeReader) {
     let (reader, writer) = std::io::pipe().unwrap();
-    let rest = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let rest = unused_address();
     let listen = format!("--rest-listen={rest}");
     let arguments =
         ["serve", "--grpc-listen=off", &listen, "--drain-notice=0s", "--log-format=json", "--log-level=debug"];

@@ -18,6 +18,8 @@ use tower_kernels::axum::{KernelRouter, RouterConfig};
 use tower_kernels::grpc::KernelGrpcServer;
 use tower_kernels::service::{Buffer, Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
 
+use crate::support::unused_address;
+
 const SAXPY: &str = r#"{"a": 2.0, "x": [1.0, 2.0], "y": [10.0, 20.0]}"#;
 
 /// A kernel that takes no time, except for one call that stalls, and that fails every n-th call, as its input says.
@@ -243,7 +245,7 @@ fn errors_are_counted_by_code_and_fail_the_program_unless_allowed() {
 fn requests_that_cannot_succeed_fail_at_once_and_nothing_is_measured() {
     let folder = Folder::new("never");
     let input = folder.file("input.json", r#"{"a": 2.0, "x": [1.0], "y": []}"#);
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = unused_address();
     let nobody = format!("http://{closed}");
     let (broken, servers) = (folder.file("broken.json", "{"), servers());
     let (rest, grpc) = (format!("http://{}", servers.rest), format!("http://{}", servers.grpc));

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::auth::{KEY, with_keys};
 use crate::support::process::{PATIENCE, SAXPY, Server, program, run, signal, stderr, stdout, wait};
+use crate::support::unused_address;
 
 const PATH_OF_3: &str = r#"{"num_nodes": 3, "edges": [[0, 1], [1, 2]]}"#;
 
@@ -266,7 +267,7 @@ fn the_servers_errors_have_exit_codes() {
 
 #[test]
 fn a_server_that_is_away_or_another_is_reported() {
-    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let closed = unused_address();
     failed(&operand(&format!("http://{closed}"), &["list"], ""), 7, &format!("connection: {closed}"));
     let (server, _) = serve(&[]);
     failed(&operand(&format!("http://{}/no/such/prefix", server.rest), &["list"], ""), 4, "not_found");

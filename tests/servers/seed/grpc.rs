@@ -1,6 +1,6 @@
 //! "gRPC Server".
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use tonic::transport::Channel;
@@ -12,6 +12,7 @@ use tower::BoxError;
 use tower_kernels::grpc::{ExecuteRequest, KernelClient};
 
 use super::{CYCLE, assert_scores, input, registry};
+use crate::support::unused_address;
 
 mod server_setup {
     use super::{BoxError, SocketAddr};
@@ -29,14 +30,9 @@ mod server_setup {
     }
 }
 
-/// An address that nobody uses: `serve` takes no port of its own choice.
-fn free() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
-}
-
 /// Starts the server of "Server Setup" and waits until it can be connected to.
 async fn start() -> (SocketAddr, KernelClient<Channel>) {
-    let address = free();
+    let address = unused_address();
     tokio::spawn(async move { server_setup::block(registry(), address).await.unwrap() });
     (address, KernelClient::new(connect(address).await))
 }
@@ -120,7 +116,7 @@ mod health_service {
 
 #[tokio::test]
 async fn health_is_the_standards_and_kernels_are_served_as_well() {
-    let (address, server) = (free(), tower_kernels::grpc::KernelGrpcServer::new(registry()));
+    let (address, server) = (unused_address(), tower_kernels::grpc::KernelGrpcServer::new(registry()));
     tokio::spawn(async move { health_service::block(server, address).await.unwrap() });
     let channel = connect(address).await;
     let mut health = HealthClient::new(channel.clone());
