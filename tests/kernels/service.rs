@@ -52,44 +52,41 @@ pub(crate) fn read<T: bytemuck::Pod>(answer: &Payload, name: &str, dtype: DType)
 }
 
 #[test]
-fn the_catalogue_is_complete_and_described() {
+fn every_kernel_is_described() {
     let registry = KernelRegistry::new();
     register_all(&registry).unwrap();
-    let ids: Vec<String> = registry.list().iter().map(|kernel| kernel.info().id.to_string()).collect();
-    let expected = [
-        "core/sort",
-        "core/top-k",
-        "graph/adamic-adar",
-        "graph/betweenness-centrality",
-        "graph/clustering-coefficient",
-        "graph/common-neighbors",
-        "graph/connected-components",
-        "graph/cosine-similarity",
-        "graph/degree-centrality",
-        "graph/degree-ratio",
-        "graph/density",
-        "graph/jaccard-similarity",
-        "graph/k-clique",
-        "graph/pagerank",
-        "graph/shortest-path",
-        "graph/star-topology",
-        "graph/triangle-counting",
-        "linalg/dot",
-        "linalg/saxpy",
-        "linalg/weighted-sum-product",
-        "orderbook/matching",
-        "risk/monte-carlo-var",
-        "risk/option-pricing",
-        "stats/moments",
-        "temporal/volatility-analysis",
-    ];
-    assert_eq!(ids, expected);
-    for id in ids {
-        let description = serde_json::to_value(registry.describe(&id).unwrap()).unwrap();
+    for kernel in registry.list() {
+        let id = &kernel.info().id;
+        let description = serde_json::to_value(registry.describe(id).unwrap()).unwrap();
         assert!(description["input_schema"]["properties"].as_object().is_some_and(|fields| !fields.is_empty()), "{id}");
         assert!(description["output_schema"]["properties"].is_object(), "{id}");
     }
     assert!(register_all(&registry).is_err(), "names are taken once");
+}
+
+/// The table of the README, as the registry has it.
+#[cfg(feature = "cuda")]
+#[test]
+fn the_readme_lists_the_catalogue() {
+    let registry = KernelRegistry::new();
+    register_all(&registry).unwrap();
+    let kernels = registry.list();
+    let mut table = String::from("| kernel | what it computes | runs on |\n|---|---|---|\n");
+    let mut domain = "";
+    for info in kernels.iter().map(|kernel| kernel.info()) {
+        if info.domain() != domain {
+            domain = info.domain();
+            table.push_str(&format!("| **[{domain}](src/kernels/{domain}/mod.rs)** | | |\n"));
+        }
+        let ids: Vec<String> = std::iter::once(&info.id).chain(&info.aliases).map(|id| format!("`{id}`")).collect();
+        let backends: Vec<&str> = info.backends.iter().map(|backend| backend.as_str()).collect();
+        let runs_on = if info.mode == Mode::Ring { "not as a request".to_owned() } else { backends.join(", ") };
+        table.push_str(&format!("| {} | {} | {runs_on} |\n", ids.join(", "), info.description));
+    }
+    let readme = include_str!("../../README.md");
+    assert!(readme.contains(&table), "the README's table is to be:\n{table}");
+    let greeting = format!("\n  kernels  {}\n", kernels.len());
+    assert!(readme.contains(&greeting), "the README's greeting is to have:{greeting}");
 }
 
 /// At sizes around a warp and a block and at a large one, with NaN, and in shared runs.
