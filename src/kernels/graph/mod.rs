@@ -39,6 +39,9 @@ mod node_ranges;
 pub mod operand;
 pub mod oriented;
 pub mod pagerank;
+mod power_iteration;
+#[cfg(feature = "cuda")]
+mod power_iteration_cuda;
 mod row_counter;
 pub mod shortest_path;
 pub mod similarity;
