@@ -13,8 +13,10 @@
 //! | `graph/degree-centrality` | [`graph::degree_centrality`] |
 //! | `graph/degree-ratio` | [`graph::degree_ratio`] |
 //! | `graph/density`, `graph/graph-density` | [`graph::density`] |
+//! | `graph/eigenvector-centrality` | [`graph::eigenvector_centrality`] |
 //! | `graph/jaccard-similarity` | [`graph::jaccard_similarity`] |
 //! | `graph/k-clique`, `graph/k-clique-detection` | [`graph::k_clique`] |
+//! | `graph/katz-centrality` | [`graph::katz_centrality`] |
 //! | `graph/pagerank` | [`graph::pagerank`] |
 //! | `graph/shortest-path` | [`graph::shortest_path`] |
 //! | `graph/star-topology` | [`graph::star_topology`] |
@@ -131,8 +133,10 @@ catalogue! {
         graph::degree_centrality::DegreeCentrality,
         graph::degree_ratio::DegreeRatio,
         graph::density::Density,
+        graph::eigenvector_centrality::EigenvectorCentrality,
         graph::jaccard_similarity::JaccardSimilarity,
         graph::k_clique::KClique,
+        graph::katz_centrality::KatzCentrality,
         graph::pagerank::PageRank,
         graph::shortest_path::ShortestPath,
         graph::star_topology::StarTopology,
@@ -172,6 +176,10 @@ mod tests {
                 [path, star]
                     .map(|edges| format!(r#"{{"num_nodes": 5000, "samples": 16, "edges": [{edges}]}}"#))
                     .to_vec()
+            }
+            "graph/eigenvector-centrality" | "graph/katz-centrality" => {
+                let chain = list(|node| format!("[{node},{}]", (node + 7) % 5000));
+                vec![format!(r#"{{"num_nodes": 5000, "directed": true, "edges": [{chain},[0,3]]}}"#)]
             }
             "graph/pagerank" => {
                 let star = list(|node| format!("[{node},0]"));
