@@ -21,6 +21,7 @@
 //! | `graph/shortest-path` | [`graph::shortest_path`] |
 //! | `graph/star-topology` | [`graph::star_topology`] |
 //! | `graph/triangle-counting` | [`graph::triangle_counting`] |
+//! | `graph/value-similarity` | [`graph::value_similarity`] |
 //! | `linalg/dot` | [`linalg::dot`] |
 //! | `linalg/saxpy` | [`linalg::saxpy`] |
 //! | `linalg/weighted-sum-product` | [`linalg::weighted_sum_product`] |
@@ -140,7 +141,8 @@ catalogue! {
         graph::pagerank::PageRank,
         graph::shortest_path::ShortestPath,
         graph::star_topology::StarTopology,
-        graph::triangle_counting::TriangleCounting
+        graph::triangle_counting::TriangleCounting,
+        graph::value_similarity::ValueSimilarity
     ],
     "kernels-linalg": [linalg::dot::Dot, linalg::saxpy::Saxpy, linalg::weighted_sum_product::WeightedSumProduct],
     "kernels-orderbook": [orderbook::matching::Matching],

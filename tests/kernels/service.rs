@@ -76,6 +76,7 @@ fn the_catalogue_is_complete_and_described() {
         "graph/shortest-path",
         "graph/star-topology",
         "graph/triangle-counting",
+        "graph/value-similarity",
         "linalg/dot",
         "linalg/saxpy",
         "linalg/weighted-sum-product",

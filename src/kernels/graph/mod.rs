@@ -53,3 +53,4 @@ mod spmv_cuda;
 pub mod star_topology;
 pub mod triangle_counting;
 mod triangles;
+pub mod value_similarity;
