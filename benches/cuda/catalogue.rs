@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use tower_kernels::kernels::core::sort::SortInput;
 use tower_kernels::kernels::core::top_k::TopKInput;
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
+use tower_kernels::kernels::graph::value_similarity::{Metric, ValueSimilarityInput};
 use tower_kernels::kernels::risk::monte_carlo_var::MonteCarloVarInput;
 use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricingInput};
 use tower_kernels::kernels::temporal::volatility_analysis::{Mean, VolatilityInput};
@@ -35,6 +36,7 @@ pub(crate) fn run() {
     phases();
     volatility_rows();
     value_at_risk_rows();
+    similarity_rows();
 
     for (nodes, edges, samples) in [(2_000, 10_000, None), (20_000, 100_000, None), (1 << 20, 8 << 20, Some(64))] {
         let mut random = Random::new(nodes);
@@ -100,6 +102,19 @@ where
         if pinned { memory.copy_of(&values).expect("pinned memory").into() } else { values.into() }
     });
     median(&mut service, "risk/option-pricing", &input, 7)
+}
+
+/// All pairs of histograms. `benches/peers/similarity_peers.py` times them on the device alone.
+fn similarity_rows() {
+    let mut random = Random::new(17);
+    for (histograms, bins) in [(2_000_u32, 64), (10_000, 64), (2_000, 1_000)] {
+        let values: Vec<f64> = (0..histograms as usize * bins).map(|_| 1.0 + random.below(1000) as f64).collect();
+        for (name, metric) in [("Jensen-Shannon", Metric::Jsd), ("Wasserstein", Metric::Wasserstein)] {
+            let input = ValueSimilarityInput { metric, ..ValueSimilarityInput::new(values.clone(), histograms) };
+            let time = median(&mut service(|_| {}), "graph/value-similarity", &Payload::typed(input), 5);
+            print(&format!("{name}, all pairs of {histograms} histograms of {bins} bins"), time, None);
+        }
+    }
 }
 
 /// GARCH(1,1) fits of many series, from ordinary memory and from pinned.

@@ -1,5 +1,5 @@
 //! PageRank on a stored graph: the time of an iteration, for one score vector and for several that share the graph, beside
-//! the time that its bytes take at the bandwidth of the memory.
+//! the time that its bytes take at the bandwidth of the memory. The same for eigenvector and Katz centrality.
 //!
 //! The graph is a directed Kronecker graph of 2^20 nodes with 32 draws a node. `benches/peers/pagerank_peers.py` takes the
 //! same edges where `TOWER_KERNELS_BENCH_GRAPHS` says to write them.
@@ -8,8 +8,10 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
+use tower_kernels::kernels::graph::eigenvector_centrality::EigenvectorCentralityInput;
+use tower_kernels::kernels::graph::katz_centrality::KatzCentralityInput;
 use tower_kernels::kernels::graph::pagerank::{PageRankInput, PageRankOutput};
-use tower_kernels::service::Payload;
+use tower_kernels::service::{Operand, Payload};
 
 use crate::graphs::{kron, ms};
 use crate::{Cuda, call, service};
@@ -41,7 +43,7 @@ pub(crate) fn run() {
             let output = runtime.block_on(call(&mut service, ID, &input)).payload.downcast::<PageRankOutput>().unwrap();
             assert!(output.iterations.iter().all(|&count| count == max_iterations));
             assert!((output.scores.iter().sum::<f64>() - vectors as f64).abs() < 1e-9);
-            median(&runtime, &mut service, &input)
+            median(&runtime, &mut service, ID, &input)
         };
         // The difference is that of 80 iterations alone.
         let (short, long) = (time(20), time(100));
@@ -49,13 +51,40 @@ pub(crate) fn run() {
         let share = bytes(vectors) / BANDWIDTH / iteration;
         println!("{vectors} vectors{:>41.4}{:>18.0} %{:>14.2}", iteration * 1e3, share * 100.0, ms(short));
     }
+    centralities(&runtime, &mut service, &stored, bytes(1));
 }
 
-fn median(runtime: &tokio::runtime::Runtime, service: &mut Cuda, input: &Payload) -> Duration {
+/// Eigenvector centrality reads and writes each score once more than PageRank, to normalize it.
+fn centralities(runtime: &tokio::runtime::Runtime, service: &mut Cuda, stored: &Operand<CsrGraph>, bytes: f64) {
+    let eigenvector = |max_iterations| {
+        let input = EigenvectorCentralityInput::from_operand(stored.clone());
+        Payload::typed(EigenvectorCentralityInput { max_iterations, tolerance: 0.0, ..input })
+    };
+    // Too small to grow beyond an f64 in so many iterations.
+    let katz = |max_iterations| {
+        let input = KatzCentralityInput::from_operand(stored.clone());
+        Payload::typed(KatzCentralityInput { alpha: 1e-6, max_iterations, tolerance: 0.0, ..input })
+    };
+    let cases: [(&'static str, &dyn Fn(u32) -> Payload); 2] =
+        [("graph/eigenvector-centrality", &eigenvector), ("graph/katz-centrality", &katz)];
+    for (id, input) in cases {
+        let mut time = |max_iterations| median(runtime, service, id, &input(max_iterations));
+        let (short, long) = (time(4), time(12));
+        let iteration = (long - short).as_secs_f64() / 8.0;
+        println!(
+            "{id:<40}{:>10.4}{:>18.0} %{:>14.2}",
+            iteration * 1e3,
+            bytes / BANDWIDTH / iteration * 100.0,
+            ms(short)
+        );
+    }
+}
+
+fn median(runtime: &tokio::runtime::Runtime, service: &mut Cuda, id: &'static str, input: &Payload) -> Duration {
     let mut times: Vec<Duration> = (0..11)
         .map(|_| {
             let start = Instant::now();
-            let response = runtime.block_on(call(service, ID, input));
+            let response = runtime.block_on(call(service, id, input));
             assert_eq!(response.execution.backend, "CUDA");
             start.elapsed()
         })

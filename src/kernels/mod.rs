@@ -13,12 +13,15 @@
 //! | `graph/degree-centrality` | [`graph::degree_centrality`] |
 //! | `graph/degree-ratio` | [`graph::degree_ratio`] |
 //! | `graph/density`, `graph/graph-density` | [`graph::density`] |
+//! | `graph/eigenvector-centrality` | [`graph::eigenvector_centrality`] |
 //! | `graph/jaccard-similarity` | [`graph::jaccard_similarity`] |
 //! | `graph/k-clique`, `graph/k-clique-detection` | [`graph::k_clique`] |
+//! | `graph/katz-centrality` | [`graph::katz_centrality`] |
 //! | `graph/pagerank` | [`graph::pagerank`] |
 //! | `graph/shortest-path` | [`graph::shortest_path`] |
 //! | `graph/star-topology` | [`graph::star_topology`] |
 //! | `graph/triangle-counting` | [`graph::triangle_counting`] |
+//! | `graph/value-similarity` | [`graph::value_similarity`] |
 //! | `linalg/dot` | [`linalg::dot`] |
 //! | `linalg/saxpy` | [`linalg::saxpy`] |
 //! | `linalg/weighted-sum-product` | [`linalg::weighted_sum_product`] |
@@ -131,12 +134,15 @@ catalogue! {
         graph::degree_centrality::DegreeCentrality,
         graph::degree_ratio::DegreeRatio,
         graph::density::Density,
+        graph::eigenvector_centrality::EigenvectorCentrality,
         graph::jaccard_similarity::JaccardSimilarity,
         graph::k_clique::KClique,
+        graph::katz_centrality::KatzCentrality,
         graph::pagerank::PageRank,
         graph::shortest_path::ShortestPath,
         graph::star_topology::StarTopology,
-        graph::triangle_counting::TriangleCounting
+        graph::triangle_counting::TriangleCounting,
+        graph::value_similarity::ValueSimilarity
     ],
     "kernels-linalg": [linalg::dot::Dot, linalg::saxpy::Saxpy, linalg::weighted_sum_product::WeightedSumProduct],
     "kernels-orderbook": [orderbook::matching::Matching],
@@ -172,6 +178,10 @@ mod tests {
                 [path, star]
                     .map(|edges| format!(r#"{{"num_nodes": 5000, "samples": 16, "edges": [{edges}]}}"#))
                     .to_vec()
+            }
+            "graph/eigenvector-centrality" | "graph/katz-centrality" => {
+                let chain = list(|node| format!("[{node},{}]", (node + 7) % 5000));
+                vec![format!(r#"{{"num_nodes": 5000, "directed": true, "edges": [{chain},[0,3]]}}"#)]
             }
             "graph/pagerank" => {
                 let star = list(|node| format!("[{node},0]"));

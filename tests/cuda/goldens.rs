@@ -15,6 +15,7 @@ crate::tests! {
     betweenness_is_that_of_networkx
     triangles_are_those_of_networkx
     pagerank_is_that_of_networkx
+    eigenvector_and_katz_centrality_are_those_of_networkx
     weak_components_are_those_of_networkx
     distances_are_those_of_networkx
     option_prices_are_within_1e12_of_40_digits
@@ -131,6 +132,34 @@ fn pagerank_is_that_of_networkx() {
             assert_eq!(scores.len(), expected.len());
             for (node, (score, expected)) in scores.iter().zip(&expected).enumerate() {
                 assert!((score - expected).abs() < 1e-12, "{}, {node}: {score} {expected}", golden["name"]);
+            }
+        }
+    }
+}
+
+fn eigenvector_and_katz_centrality_are_those_of_networkx() {
+    let goldens: Vec<Value> = serde_json::from_str(include_str!("../goldens/graphs.json")).unwrap();
+    let bench = bench();
+    for golden in &goldens {
+        for (id, name) in [("graph/eigenvector-centrality", "eigenvector"), ("graph/katz-centrality", "katz")] {
+            for run_by_networkx in golden[name].as_array().unwrap() {
+                let mut input = run_by_networkx.clone();
+                let expected = input.as_object_mut().unwrap().remove("scores").unwrap();
+                for field in ["num_nodes", "edges", "directed"] {
+                    input[field] = golden[field].clone();
+                }
+                let output = run(&bench, id, &input);
+                assert_eq!(output["converged"], !expected.is_null(), "{id}, {}", golden["name"]);
+                if expected.is_null() {
+                    continue;
+                }
+                let (scores, expected) = (numbers(&output["scores"]), numbers(&expected));
+                assert_eq!(scores.len(), expected.len());
+                let largest = expected.iter().fold(0.0_f64, |largest, score| largest.max(score.abs()));
+                for (node, (score, expected)) in scores.iter().zip(&expected).enumerate() {
+                    let is_near = (score - expected).abs() <= 1e-10 * largest;
+                    assert!(is_near, "{id}, {}, {node}: {score} {expected}", golden["name"]);
+                }
             }
         }
     }

@@ -9,6 +9,7 @@ import json
 import pathlib
 
 import networkx as nx
+import numpy
 
 HERE = pathlib.Path(__file__).parent
 # PageRank is run to this tolerance and compared to a looser one, so that the order of additions does not matter.
@@ -51,6 +52,42 @@ def runs(graph):
     yield pagerank(graph, **{**usual, "max_iterations": 3})
 
 
+def converged(centrality, graph, **options):
+    """The scores, or None where networkx does not converge."""
+    try:
+        return values(centrality(graph, **options))
+    except nx.PowerIterationFailedConvergence:
+        return None
+
+
+def eigenvector(graph, max_iterations, tolerance):
+    options = {"max_iterations": max_iterations, "tolerance": tolerance}
+    return {**options, "scores": converged(nx.eigenvector_centrality, graph, max_iter=max_iterations, tol=tolerance)}
+
+
+def katz(graph, normalized, max_iterations, **options):
+    """A run with an alpha of 0.8 of the largest at which the iteration converges, or of 0.1 if any does."""
+    eigenvalue = max(abs(value) for value in numpy.linalg.eigvals(nx.to_numpy_array(graph)))
+    run = {
+        "alpha": 0.8 / eigenvalue if eigenvalue > 0.1 else 0.1,
+        "normalized": normalized,
+        "max_iterations": max_iterations,
+        "tolerance": TOLERANCE,
+        **options,
+    }
+    beta = run.get("beta", 1.0)
+    run["scores"] = converged(
+        nx.katz_centrality,
+        graph,
+        alpha=run["alpha"],
+        beta=dict(enumerate(beta)) if isinstance(beta, list) else beta,
+        max_iter=max_iterations,
+        tol=TOLERANCE,
+        normalized=normalized,
+    )
+    return run
+
+
 def case(name, graph):
     graph = simple(graph)
     result = {
@@ -62,6 +99,13 @@ def case(name, graph):
         "degree_centrality": values(nx.degree_centrality(graph)),
         "degrees": [degree for _, degree in sorted(graph.degree())],
         "pagerank": list(runs(graph)),
+        "eigenvector": [eigenvector(graph, 5000, TOLERANCE), eigenvector(graph, 3, TOLERANCE)],
+        "katz": [
+            katz(graph, True, 1000),
+            katz(graph, False, 1000, beta=2.5),
+            katz(graph, True, 1000, beta=[float(node % 5) - 1.0 for node in range(len(graph))]),
+            katz(graph, True, 3),
+        ],
     }
     if graph.is_directed():
         result["in_degree_centrality"] = values(nx.in_degree_centrality(graph))

@@ -1,4 +1,5 @@
-//! Degrees, density, stars and PageRank: against networkx, and the laws that hold for any graph.
+//! Degrees, density, stars, and PageRank, eigenvector and Katz centrality: against networkx, and the laws that hold for
+//! any graph.
 
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -7,9 +8,11 @@ use tower_kernels::kernels::authoring::Cases;
 use tower_kernels::kernels::graph::degree_centrality::{Degree, DegreeCentrality, DegreeCentralityInput};
 use tower_kernels::kernels::graph::degree_ratio::{DegreeRatio, DegreeRatioInput};
 use tower_kernels::kernels::graph::density::{Density, DensityInput};
+use tower_kernels::kernels::graph::eigenvector_centrality::{EigenvectorCentrality, EigenvectorCentralityInput};
+use tower_kernels::kernels::graph::katz_centrality::{KatzCentrality, KatzCentralityInput};
 use tower_kernels::kernels::graph::pagerank::{PageRank, PageRankInput, PageRankOutput};
 use tower_kernels::kernels::graph::star_topology::{StarTopology, StarTopologyInput};
-use tower_kernels::service::{DType, InvalidInput, Kernel, RunContext};
+use tower_kernels::service::{DType, FloatArray, InvalidInput, Kernel, RunContext};
 
 use crate::service::{ask, read, rejection, run, tensor, tensors};
 
@@ -30,6 +33,32 @@ struct Golden {
     triangles: Vec<u64>,
     neighbours: Vec<u32>,
     pagerank: Vec<PageRankRun>,
+    eigenvector: Vec<EigenvectorRun>,
+    katz: Vec<KatzRun>,
+}
+
+#[derive(Deserialize)]
+struct EigenvectorRun {
+    max_iterations: u32,
+    tolerance: f64,
+    /// None where networkx does not converge.
+    scores: Option<Vec<f64>>,
+}
+
+#[derive(Deserialize)]
+struct KatzRun {
+    alpha: f64,
+    #[serde(default = "one")]
+    beta: FloatArray,
+    normalized: bool,
+    max_iterations: u32,
+    tolerance: f64,
+    /// None where networkx does not converge.
+    scores: Option<Vec<f64>>,
+}
+
+fn one() -> FloatArray {
+    1.0.into()
 }
 
 #[derive(Deserialize)]
@@ -159,6 +188,91 @@ fn pagerank_is_that_of_networkx() {
 }
 
 #[test]
+fn eigenvector_centrality_is_that_of_networkx() {
+    let mut diverged = 0;
+    for golden in goldens() {
+        for run in &golden.eigenvector {
+            let input = EigenvectorCentralityInput {
+                directed: golden.directed,
+                max_iterations: run.max_iterations,
+                tolerance: run.tolerance,
+                ..EigenvectorCentralityInput::from_edges(golden.num_nodes, golden.edges.clone())
+            };
+            let output = output(&EigenvectorCentrality, &input);
+            assert_eq!(output.converged, run.scores.is_some(), "{}", golden.name);
+            match &run.scores {
+                Some(scores) => assert_close(&output.scores, scores, 1e-10, &golden.name),
+                None => {
+                    diverged += 1;
+                    assert_eq!(output.iterations, run.max_iterations);
+                    assert!(output.difference >= golden.num_nodes as f64 * run.tolerance);
+                }
+            }
+        }
+    }
+    assert!(diverged > 3, "the goldens have runs that do not converge: {diverged}");
+}
+
+#[test]
+fn katz_centrality_is_that_of_networkx() {
+    let mut diverged = 0;
+    for golden in goldens() {
+        for run in &golden.katz {
+            let input = KatzCentralityInput {
+                directed: golden.directed,
+                alpha: run.alpha,
+                beta: run.beta.clone(),
+                normalized: run.normalized,
+                max_iterations: run.max_iterations,
+                tolerance: run.tolerance,
+                ..KatzCentralityInput::from_edges(golden.num_nodes, golden.edges.clone())
+            };
+            let output = output(&KatzCentrality, &input);
+            assert_eq!(output.converged, run.scores.is_some(), "{}", golden.name);
+            match &run.scores {
+                Some(scores) => {
+                    let largest = scores.iter().fold(0.0_f64, |largest, score| largest.max(score.abs()));
+                    assert_close(&output.scores, scores, 1e-10 * largest, &golden.name);
+                }
+                None => {
+                    diverged += 1;
+                    assert_eq!(output.iterations, run.max_iterations);
+                }
+            }
+        }
+    }
+    assert!(diverged > 3, "the goldens have runs that do not converge: {diverged}");
+}
+
+#[test]
+fn an_alpha_that_diverges_for_certain_is_rejected() {
+    let star: Vec<[u32; 2]> = (1..=16).map(|leaf| [0, leaf]).collect();
+    let cycle: Vec<[u32; 2]> = (0..17).map(|node| [node, (node + 1) % 17]).collect();
+    for (edges, eigenvalue) in [(star, 4.0), (cycle, 2.0)] {
+        let input = KatzCentralityInput::from_edges(17, edges);
+        let run = |input: &KatzCentralityInput| KatzCentrality.run_cpu(input, &RunContext::detached());
+        let at = |alpha| KatzCentralityInput { alpha, ..input.clone() };
+        assert!(run(&at(0.9 / eigenvalue)).unwrap().converged);
+        assert_eq!(rejection(run(&at(1.0 / eigenvalue))).field, "alpha");
+        // Without a positive beta in every node, or in a directed graph, the bounds say nothing.
+        let no_beta = KatzCentralityInput { beta: 0.0.into(), ..at(2.0) };
+        let output = run(&no_beta).unwrap();
+        assert!(output.converged && output.iterations == 1 && output.scores.iter().all(|&score| score == 0.0));
+        let directed = KatzCentralityInput { directed: true, max_iterations: 20, ..at(2.0) };
+        assert_eq!(run(&directed).unwrap().converged, eigenvalue == 4.0, "a cycle has an eigenvalue of 1, a star of 0");
+    }
+}
+
+#[test]
+fn katz_scores_that_overflow_end_the_iteration() {
+    let complete: Vec<[u32; 2]> =
+        (0..20).flat_map(|from| (0..20).filter(move |&to| to != from).map(move |to| [from, to])).collect();
+    let input = KatzCentralityInput { directed: true, alpha: 10.0, ..KatzCentralityInput::from_edges(20, complete) };
+    let output = output(&KatzCentrality, &input);
+    assert!(!output.converged && output.difference.is_nan() && output.iterations < 200, "{output:?}");
+}
+
+#[test]
 fn several_personalizations_have_the_bits_of_single_ones() {
     let golden = goldens().into_iter().find(|golden| golden.name == "scale-free").unwrap();
     let nodes = golden.num_nodes as usize;
@@ -252,9 +366,33 @@ async fn invalid_options_are_rejected_by_name() {
         assert_eq!(rejected("graph/pagerank", fields).await.field, field);
     }
     assert_eq!(rejected("graph/star-topology", json!({"min_degree": 1})).await.field, "min_degree");
-    for id in
-        ["graph/degree-centrality", "graph/degree-ratio", "graph/density", "graph/graph-density", "graph/pagerank"]
-    {
+    for id in ["graph/eigenvector-centrality", "graph/katz-centrality"] {
+        for (fields, field) in [
+            (json!({"tolerance": -1e-6}), "tolerance"),
+            (json!({"max_iterations": 0}), "max_iterations"),
+            (json!({"edges": [[0, 3]]}), "edges[0][1]"),
+            (json!({"damping": 0.5}), "damping"),
+        ] {
+            assert_eq!(rejected(id, fields).await.field, field, "{id}");
+        }
+    }
+    for (fields, field) in [
+        (json!({"alpha": -0.1}), "alpha"),
+        (json!({"alpha": 0.9}), "alpha"),
+        (json!({"beta": [1.0, 2.0]}), "beta"),
+        (json!({"beta": [1.0, 2.0, null]}), "beta[2]"),
+    ] {
+        assert_eq!(rejected("graph/katz-centrality", fields).await.field, field);
+    }
+    for id in [
+        "graph/degree-centrality",
+        "graph/degree-ratio",
+        "graph/density",
+        "graph/eigenvector-centrality",
+        "graph/graph-density",
+        "graph/katz-centrality",
+        "graph/pagerank",
+    ] {
         assert_eq!(rejected(id, json!({"num_nodes": 0, "edges": []})).await.field, "num_nodes", "{id}");
     }
 }
@@ -289,6 +427,31 @@ proptest! {
         let relabelled = ranks(edges.iter().map(|edge| edge.map(moved)).collect());
         for node in 0..nodes as u32 {
             prop_assert!((scores[node as usize] - relabelled[moved(node) as usize]).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn eigenvector_and_katz_scores_obey_their_equations((nodes, edges, directed) in graph()) {
+        let input = EigenvectorCentralityInput::from_edges(nodes as u64, edges.clone());
+        let centrality = output(&EigenvectorCentrality, &EigenvectorCentralityInput { directed, ..input });
+        prop_assert!((centrality.scores.iter().map(|score| score * score).sum::<f64>() - 1.0).abs() < 1e-12);
+        prop_assert!(centrality.scores.iter().all(|&score| score >= 0.0));
+
+        // No row of the matrix has a sum of more than nodes - 1.
+        let alpha = 0.5 / nodes as f64;
+        let input = KatzCentralityInput { directed, alpha, normalized: false, tolerance: 1e-13, ..KatzCentralityInput::from_edges(nodes as u64, edges.clone()) };
+        let katz = output(&KatzCentrality, &input);
+        prop_assert!(katz.converged);
+        let mut arcs: Vec<[u32; 2]> = edges.iter().flat_map(|&[a, b]| if directed { vec![[a, b]] } else { vec![[a, b], [b, a]] }).collect();
+        arcs.retain(|[from, to]| from != to);
+        arcs.sort_unstable();
+        arcs.dedup();
+        let mut expected = vec![1.0; nodes];
+        for [from, to] in arcs {
+            expected[to as usize] += alpha * katz.scores[from as usize];
+        }
+        for (score, expected) in katz.scores.iter().zip(expected) {
+            prop_assert!((score - expected).abs() < 1e-10, "{} {}", score, expected);
         }
     }
 

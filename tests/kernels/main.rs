@@ -16,4 +16,5 @@ mod saxpy;
 mod service;
 mod shortest_path;
 mod sums;
+mod value_similarity;
 mod volatility;

@@ -64,7 +64,38 @@ pub(super) fn iterate(
     context: &RunContext<'_>,
     update: impl Fn(usize, f64, f64) -> NodeUpdate + Sync,
 ) -> Result<[f64; 2], KernelError> {
-    let Vectors { from, mut values, mut to } = vectors;
+    let from = vectors.from;
+    let sum =
+        |node: usize, cancel_check: &mut CancelCheck<'_>| sum_row(predecessors.row(node as u32), from, cancel_check);
+    update_nodes(parts, vectors, context, sum, update)
+}
+
+/// Calls `update` with each node, its contribution in `from`, and its value. Returns totals as [`iterate`] does.
+///
+/// # Errors
+/// Those of [`RunContext::check`].
+pub(super) fn update_each(
+    parts: &[Range<usize>],
+    vectors: Vectors<'_>,
+    context: &RunContext<'_>,
+    update: impl Fn(usize, f64, f64) -> NodeUpdate + Sync,
+) -> Result<[f64; 2], KernelError> {
+    let from = vectors.from;
+    let contribution = |node: usize, cancel_check: &mut CancelCheck<'_>| {
+        cancel_check.spend(1)?;
+        Ok(from[node])
+    };
+    update_nodes(parts, vectors, context, contribution, update)
+}
+
+fn update_nodes(
+    parts: &[Range<usize>],
+    vectors: Vectors<'_>,
+    context: &RunContext<'_>,
+    input: impl Fn(usize, &mut CancelCheck<'_>) -> Result<f64, KernelError> + Sync,
+    update: impl Fn(usize, f64, f64) -> NodeUpdate + Sync,
+) -> Result<[f64; 2], KernelError> {
+    let Vectors { mut values, mut to, .. } = vectors;
     let mut tasks = Vec::with_capacity(parts.len());
     for rows in parts {
         let (part_values, rest_values) = values.split_at_mut(rows.len());
@@ -76,8 +107,7 @@ pub(super) fn iterate(
         let mut cancel_check = CancelCheck::new(context);
         let mut total = [0.0; 2];
         for (node, (value, to)) in rows.zip(values.iter_mut().zip(to)) {
-            let sum = sum_row(predecessors.row(node as u32), from, &mut cancel_check)?;
-            let updated = update(node, sum, *value);
+            let updated = update(node, input(node, &mut cancel_check)?, *value);
             (*value, *to) = (updated.value, updated.contribution);
             total = add(total, updated.sums);
         }
@@ -146,5 +176,15 @@ mod tests {
         assert_eq!(totals.unwrap(), [71.0, 6.0]);
         assert_eq!(values, [12.0, 0.0, 59.0, 0.0, 0.0, 0.0]);
         assert_eq!(to, [10.0, 11.0, 12.0, 13.0, 14.0, 15.0]);
+
+        let vectors = Vectors { from: &from, values: &mut values, to: &mut to };
+        let totals = update_each(&parts, vectors, &RunContext::detached(), |node, contribution, value| NodeUpdate {
+            value: -value,
+            contribution: contribution + node as f64,
+            sums: [contribution, value],
+        });
+        assert_eq!(totals.unwrap(), [63.0, 71.0]);
+        assert_eq!(values, [-12.0, -0.0, -59.0, -0.0, -0.0, -0.0]);
+        assert_eq!(to, [1.0, 3.0, 6.0, 11.0, 20.0, 37.0]);
     }
 }

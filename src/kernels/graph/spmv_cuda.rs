@@ -61,9 +61,27 @@ impl Matrix {
         Ok(Self { nodes, chunks, offsets, columns, ranks, flags, chunk_ranks })
     }
 
-    /// The shape of a launch that multiplies: a warp for each chunk.
-    pub(super) fn multiply(&self) -> Launch {
-        Launch::new(self.chunks.div_ceil(THREADS / 32), THREADS)
+    /// Launches `spmv_multiply`: completes the products with all vectors that are not done.
+    pub(super) fn multiply(
+        &self,
+        module: &'static Module,
+        width: u32,
+        states: &DeviceBuffer<u64>,
+        from: &DeviceBuffer<f64>,
+        products: &Products,
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<(), KernelError> {
+        let Self { nodes, chunks, offsets, columns, ranks, flags, chunk_ranks } = self;
+        let Products { sums, carries, .. } = products;
+        let args: [&dyn Arg; 12] =
+            [nodes, chunks, &width, offsets, columns, ranks, flags, chunk_ranks, states, from, sums, carries];
+        // A warp for each chunk.
+        cuda.launch(module, "spmv_multiply", Launch::new(chunks.div_ceil(THREADS / 32), THREADS), &args)
+    }
+
+    /// The first arguments of an entry that calls `update_nodes`.
+    pub(super) fn update_args<'a>(&'a self, products: &'a Products, width: &'a u32) -> Vec<&'a dyn Arg> {
+        vec![&self.nodes, &self.chunks, width, &self.offsets, &self.ranks, &products.sums, &products.carries]
     }
 
     /// The shape of a launch over all nodes.

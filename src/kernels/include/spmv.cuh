@@ -11,7 +11,7 @@
 //
 //   spmv_count_rows, spmv_scan_counts, spmv_rank_rows, spmv_rank_chunks
 //              make ranks, flags and the ranks of chunks, once for a graph, in this order
-//   multiply_chunk   completes sums and carries
+//   spmv_multiply    completes sums and carries
 //   update_nodes     gives the sum of each row to a function object, and adds up two numbers that it returns
 //
 // The order of all additions depends on the graph alone, so that a vector has the same bits whatever other vectors are
@@ -37,6 +37,23 @@ constexpr u32 ALL_LANES = 0xffffffffu;
 
 // 256 threads a block, as the host launches them, and registers for four blocks: more of either is slower.
 #define SPMV __launch_bounds__(256, 4)
+
+// How far the iteration of a vector is. src/kernels/graph/power_iteration_cuda.rs has the same fields.
+struct IterationState {
+    double tolerance;  // the L1 difference of two iterations below which it is done
+    double difference; // of the last two iterations
+    u32 max_iterations;
+    u32 iterations;
+    u32 done;
+    u32 unused;
+
+    // A difference that is not a number ends it as well.
+    __device__ void end_iteration(double of_iteration) {
+        difference = of_iteration;
+        iterations++;
+        done = !(of_iteration >= tolerance) || iterations >= max_iterations;
+    }
+};
 
 struct Matrix {
     u32 nodes, chunks; // chunks = arcs / SPMV_CHUNK + 1: one arc more than there are has a flag
@@ -266,26 +283,27 @@ static __device__ void multiply(const Matrix& matrix, u32 width, u32 first_vecto
     }
 }
 
-// Multiplies the chunk of each warp with all vectors whose column is not done.
-template <class Column>
-static __device__ void multiply_chunk(
-    const Matrix& matrix, u32 width, const Column* state, const double* from, double* sums, double* carries) {
+// Multiplies the chunk of each warp with all vectors that are not done. A warp for each chunk.
+extern "C" __global__ void SPMV spmv_multiply(u32 nodes, u32 chunks, u32 width, const u32* offsets, const u32* columns,
+    const u32* ranks, const uint4* flags, const u32* chunk_ranks, const IterationState* states, const double* from,
+    double* sums, double* carries) {
+    const Matrix matrix = {nodes, chunks, offsets, columns, ranks, flags, chunk_ranks};
     bool all_done = true;
-    for (u32 vector = 0; vector < width; vector++) all_done = all_done && state[vector].done;
+    for (u32 vector = 0; vector < width; vector++) all_done = all_done && states[vector].done;
     const u32 chunk = blockIdx.x * SPMV_WARPS + threadIdx.x / 32;
-    if (all_done || chunk >= matrix.chunks) return;
-    const u32 arcs = matrix.offsets[matrix.nodes];
+    if (all_done || chunk >= chunks) return;
+    const u32 arcs = offsets[nodes];
     LaneArcs steps[SPMV_STEPS];
 #pragma unroll
     for (u32 s = 0; s < SPMV_STEPS; s++) steps[s].read(matrix, arcs, (u64)chunk * SPMV_CHUNK + s * SPMV_STEP);
     if (width % 2 == 0) {
         for (u32 vector = 0; vector < width; vector += 2) {
-            if (state[vector].done && state[vector + 1].done) continue;
+            if (states[vector].done && states[vector + 1].done) continue;
             multiply<2>(matrix, width, vector, from, sums, carries, steps, chunk);
         }
     } else {
         for (u32 vector = 0; vector < width; vector++) {
-            if (!state[vector].done) multiply<1>(matrix, width, vector, from, sums, carries, steps, chunk);
+            if (!states[vector].done) multiply<1>(matrix, width, vector, from, sums, carries, steps, chunk);
         }
     }
 }
@@ -328,43 +346,54 @@ static __device__ bool is_last_block(u32* blocks_done) {
     return is_last;
 }
 
-// Calls `finish(column, sums)` in one thread, for each vector that is not done, with the sums of all blocks. Called by
+// Calls `finish(vector, sums)` in one thread, for each vector that is not done, with the sums of all blocks. Called by
 // every block; `sums` of the vectors are in block_sums.
-template <class Column, class Finish>
+template <class Finish>
 static __device__ void finish_vectors(
-    u32 width, Column* state, const double2* block_sums, u32* blocks_done, const Finish& finish) {
+    u32 width, const IterationState* states, const double2* block_sums, u32* blocks_done, const Finish& finish) {
     __shared__ double2 warp_sums[SPMV_WARPS];
     if (!is_last_block(blocks_done)) return;
     for (u32 vector = 0; vector < width; vector++) {
-        if (state[vector].done) continue;
+        if (states[vector].done) continue;
         double2 sums = make_double2(0.0, 0.0);
         for (u32 block = threadIdx.x; block < gridDim.x; block += SPMV_THREADS) {
             sums = add(sums, __ldcg(block_sums + (u64)block * width + vector));
         }
         sums = add_block(sums, warp_sums);
         // All threads read `done` before it changes: those of add_block wait for each other.
-        if (threadIdx.x == 0) finish(state[vector], sums);
+        if (threadIdx.x == 0) finish(vector, sums);
     }
 }
 
-// Calls `update(node, vector, sum)` for every node and vector that is not done; adds up the two numbers that it
-// returns, and calls `finish` with the totals. Any grid: the totals depend on it.
-template <class Column, class Update, class Finish>
-static __device__ void update_nodes(const Matrix& matrix, u32 width, Column* state, const double* sums,
-    const double* carries, double2* block_sums, u32* blocks_done, const Update& update, const Finish& finish) {
+// Calls `update(row, vector)` for every row and vector that is not done, in whole warps: also with rows that are not
+// below `nodes`. Adds up the two numbers that it returns, and calls `finish` with the totals. Any grid: the totals
+// depend on it.
+template <class Update, class Finish>
+static __device__ void update_rows(u32 nodes, u32 width, const IterationState* states, double2* block_sums,
+    u32* blocks_done, const Update& update, const Finish& finish) {
     __shared__ double2 warp_sums[SPMV_WARPS];
     for (u32 vector = 0; vector < width; vector++) {
-        if (state[vector].done) continue;
+        if (states[vector].done) continue;
         double2 numbers = make_double2(0.0, 0.0);
-        for (u64 first = blockIdx.x * SPMV_THREADS; first < matrix.nodes; first += gridDim.x * SPMV_THREADS) {
-            const u64 node = first + threadIdx.x;
-            const double sum = row_sum(matrix, node, vector, sums, carries);
-            if (node < matrix.nodes) numbers = add(numbers, update((u32)node, vector, sum));
+        for (u64 first = blockIdx.x * SPMV_THREADS; first < nodes; first += gridDim.x * SPMV_THREADS) {
+            numbers = add(numbers, update(first + threadIdx.x, vector));
         }
         numbers = add_block(numbers, warp_sums);
         if (threadIdx.x == 0) block_sums[(u64)blockIdx.x * width + vector] = numbers;
     }
-    finish_vectors(width, state, block_sums, blocks_done, finish);
+    finish_vectors(width, states, block_sums, blocks_done, finish);
+}
+
+// Calls `update(node, vector, sum)` for every node and vector that is not done, with the sum of the row; otherwise as
+// update_rows.
+template <class Update, class Finish>
+static __device__ void update_nodes(const Matrix& matrix, u32 width, const IterationState* states, const double* sums,
+    const double* carries, double2* block_sums, u32* blocks_done, const Update& update, const Finish& finish) {
+    const auto update_row = [&](u64 row, u32 vector) {
+        const double sum = row_sum(matrix, row, vector, sums, carries);
+        return row < matrix.nodes ? update((u32)row, vector, sum) : make_double2(0.0, 0.0);
+    };
+    update_rows(matrix.nodes, width, states, block_sums, blocks_done, update_row, finish);
 }
 
 #endif

@@ -29,7 +29,7 @@ fn run(
     parameters: &PowerIteration<'_>,
     context: &RunContext<'_>,
 ) -> Result<Ranks, KernelError> {
-    let PowerIteration { damping, max_iterations, tolerance, weights } = *parameters;
+    let PowerIteration { damping, limits, weights } = *parameters;
     let num_nodes = graph.num_nodes();
     let uniform = 1.0 / num_nodes as f64;
     let out_degree = |node: usize| graph.successors().degree(node as u32);
@@ -39,9 +39,7 @@ fn run(
     let mut from = map_nodes(num_nodes, context, |node| contribution(uniform, out_degree(node as usize)))?;
     let mut to = vec![0.0; num_nodes];
     let mut dangling = (0..num_nodes).filter(|&node| out_degree(node) == 0).count() as f64 * uniform;
-    let mut difference = f64::INFINITY;
-    let mut iterations = 0;
-    while iterations < max_iterations && difference >= tolerance {
+    let convergence = limits.repeat(|| {
         let vectors = Vectors { from: &from, values: &mut ranks, to: &mut to };
         let update = |node: usize, sum: f64, old: f64| {
             let weight = weights.of(node, num_nodes);
@@ -50,10 +48,10 @@ fn run(
             let dangling = if degree > 0 { 0.0 } else { rank };
             NodeUpdate { value: rank, contribution: contribution(rank, degree), sums: [dangling, (rank - old).abs()] }
         };
-        let totals = iterate(graph.predecessors(), parts, vectors, context, update)?;
-        [dangling, difference] = totals;
+        let [of_dangling, difference] = iterate(graph.predecessors(), parts, vectors, context, update)?;
+        dangling = of_dangling;
         std::mem::swap(&mut from, &mut to);
-        iterations += 1;
-    }
-    Ok(Ranks { scores: ranks.into(), iterations, difference, converged: difference < tolerance })
+        Ok(difference)
+    })?;
+    Ok(Ranks { scores: ranks.into(), convergence })
 }

@@ -4,6 +4,8 @@ use super::personalization::Weights;
 use super::{PowerIteration, Ranks};
 use crate::cuda::{Arg, DeviceBuffer, Module, device_code};
 use crate::kernels::graph::csr::CsrGraph;
+use crate::kernels::graph::power_iteration::Limits;
+use crate::kernels::graph::power_iteration_cuda::{IterationsOnDevice, MAX_QUEUED_PRODUCTS};
 use crate::kernels::graph::spmv_cuda::{self, Matrix, Products};
 use crate::service::{Buffer, KernelError, LaunchContext};
 
@@ -11,18 +13,12 @@ pub(super) static MODULE: Module = Module::embedded(device_code!("graph/pagerank
 
 /// The most score vectors that go through the graph together.
 const MAX_WIDTH: u64 = 8;
-/// The most iterations that are launched before the host reads whether all vectors are done. Launches after that do
-/// nothing.
-const MAX_ITERATIONS_PER_CHECK: u64 = 4;
-/// Arcs times vectors that a device multiplies in some milliseconds. A cancelled run goes on until the launches end
-/// that are queued already, so what is queued of a large graph is limited.
-const MAX_QUEUED_PRODUCTS: u64 = 1 << 30;
 
 /// `UNIFORM` and `DENSE` of `pagerank.cu`.
 const UNIFORM: u32 = u32::MAX;
 const DENSE: u32 = u32::MAX - 1;
-/// The 64-bit words of its `Column`.
-const COLUMN_WORDS: usize = 6;
+/// The 64-bit words of its `Vector`.
+const VECTOR_WORDS: usize = 3;
 
 /// The most vectors that go through a graph with this many arcs together.
 fn max_width(arcs: u64) -> u64 {
@@ -91,68 +87,53 @@ fn run_pass(
     iterations: &[PowerIteration<'_>],
     cuda: &mut LaunchContext<'_>,
 ) -> Result<Vec<Ranks>, KernelError> {
-    let Matrix { nodes, chunks, offsets, columns, ranks: row_ranks, flags, chunk_ranks } = matrix;
     let Vectors { out_offsets, inverse_degrees, ranks, contributions } = vectors;
-    let Products { sums, carries, block_sums, blocks_done } = products;
-    let [mut from, mut to] = *contributions;
-    let (width, uniform) = (iterations.len() as u32, 1.0 / f64::from(*nodes));
-    let products_of_iteration = (columns.len() as u64 * u64::from(width)).max(1);
-    let iterations_per_check = (MAX_QUEUED_PRODUCTS / products_of_iteration).clamp(1, MAX_ITERATIONS_PER_CHECK);
-    let weights = cuda.upload(&interleaved_weights(*nodes as usize, iterations))?;
-    let state = cuda.upload(&iterations.iter().flat_map(column).collect::<Vec<u64>>())?;
+    let Products { block_sums, blocks_done, .. } = products;
+    let (nodes, width, uniform) = (matrix.nodes, iterations.len() as u32, 1.0 / f64::from(matrix.nodes));
+    let weights = cuda.upload(&interleaved_weights(nodes as usize, iterations))?;
+    let parameters = cuda.upload(&iterations.iter().flat_map(parameters).collect::<Vec<u64>>())?;
+    let limits: Vec<Limits> = iterations.iter().map(|iteration| iteration.limits).collect();
+    let on_device = IterationsOnDevice::new(&limits, *contributions, cuda)?;
 
-    let start: [&dyn Arg; 10] =
-        [nodes, &width, &uniform, out_offsets, inverse_degrees, &state, ranks, &from, block_sums, blocks_done];
+    let from = &contributions[0];
+    let start: [&dyn Arg; 11] = [
+        &nodes,
+        &width,
+        &uniform,
+        out_offsets,
+        inverse_degrees,
+        &on_device.states,
+        &parameters,
+        ranks,
+        from,
+        block_sums,
+        blocks_done,
+    ];
     cuda.launch(&MODULE, "pagerank_start", matrix.over_nodes(), &start)?;
-    loop {
-        for _ in 0..iterations_per_check {
-            let multiply: [&dyn Arg; 12] =
-                [nodes, chunks, &width, offsets, columns, row_ranks, flags, chunk_ranks, &state, &from, sums, carries];
-            cuda.launch(&MODULE, "pagerank_multiply", matrix.multiply(), &multiply)?;
-            let update: [&dyn Arg; 15] = [
-                nodes,
-                chunks,
-                &width,
-                &uniform,
-                offsets,
-                row_ranks,
-                sums,
-                carries,
-                inverse_degrees,
-                &weights,
-                &state,
-                ranks,
-                &to,
-                block_sums,
-                blocks_done,
-            ];
-            cuda.launch(&MODULE, "pagerank_update", matrix.over_nodes(), &update)?;
-            std::mem::swap(&mut from, &mut to);
-        }
-        let words = cuda.download(&state)?;
-        let (words, _) = words.as_chunks::<COLUMN_WORDS>();
-        if words.iter().all(is_done) {
-            return collect(*nodes as usize, ranks, iterations, words, cuda);
-        }
-    }
+    let convergences = on_device.run(&MODULE, matrix, products, cuda, |buffers, cuda| {
+        let mut update = matrix.update_args(products, &width);
+        update.insert(3, &uniform);
+        update.extend([inverse_degrees as &dyn Arg, &weights, buffers.states, &parameters, ranks, buffers.to]);
+        update.extend([block_sums as &dyn Arg, blocks_done]);
+        cuda.launch(&MODULE, "pagerank_update", matrix.over_nodes(), &update)
+    })?;
+    let used = ranks.slice(..nodes as usize * iterations.len());
+    let scores: Vec<Buffer<f64>> = cuda.download_parts(&used, &vec![nodes as usize; iterations.len()])?;
+    let ranks = |(scores, convergence)| Ranks { scores, convergence };
+    Ok(scores.into_iter().zip(convergences).map(ranks).collect())
 }
 
-/// A `Column` of `pagerank.cu` before the first iteration.
-fn column(iteration: &PowerIteration<'_>) -> [u64; COLUMN_WORDS] {
+/// A `Vector` of `pagerank.cu` before the first iteration.
+fn parameters(iteration: &PowerIteration<'_>) -> [u64; VECTOR_WORDS] {
     let seed = match iteration.weights {
         Weights::Uniform => UNIFORM,
         Weights::Node(node) => node,
         Weights::Dense { .. } => DENSE,
     };
-    let limits = u64::from(seed) | u64::from(iteration.max_iterations) << 32;
-    [iteration.damping.to_bits(), iteration.tolerance.to_bits(), 0, 0, limits, 0]
+    [iteration.damping.to_bits(), 0, u64::from(seed)]
 }
 
-fn is_done(column: &[u64; COLUMN_WORDS]) -> bool {
-    column[5] >> 32 != 0
-}
-
-/// The weights of the columns that have dense ones, by node; empty if there are none.
+/// The weights of the vectors if any has dense ones, by node; empty if there are none.
 fn interleaved_weights(nodes: usize, iterations: &[PowerIteration<'_>]) -> Vec<f64> {
     let is_dense = |iteration: &PowerIteration<'_>| matches!(iteration.weights, Weights::Dense { .. });
     if !iterations.iter().any(is_dense) {
@@ -160,20 +141,4 @@ fn interleaved_weights(nodes: usize, iterations: &[PowerIteration<'_>]) -> Vec<f
     }
     let weights = |node| iterations.iter().map(move |iteration| iteration.weights.of(node, nodes));
     (0..nodes).flat_map(weights).collect()
-}
-
-fn collect(
-    nodes: usize,
-    ranks: &DeviceBuffer<f64>,
-    iterations: &[PowerIteration<'_>],
-    words: &[[u64; COLUMN_WORDS]],
-    cuda: &mut LaunchContext<'_>,
-) -> Result<Vec<Ranks>, KernelError> {
-    let used = ranks.slice(..nodes * iterations.len());
-    let scores: Vec<Buffer<f64>> = cuda.download_parts(&used, &vec![nodes; iterations.len()])?;
-    let ranks = |((scores, words), iteration): ((Buffer<f64>, &[u64; COLUMN_WORDS]), &PowerIteration<'_>)| {
-        let difference = f64::from_bits(words[3]);
-        Ranks { scores, iterations: words[5] as u32, difference, converged: difference < iteration.tolerance }
-    };
-    Ok(scores.into_iter().zip(words).zip(iterations).map(ranks).collect())
 }

@@ -45,8 +45,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use self::personalization::Weights;
-use super::csr::{CsrGraph, Direction};
+use super::csr::CsrGraph;
 use super::fields::graph_input;
+use super::power_iteration::{self, Convergence, Limits};
 #[cfg(feature = "cuda")]
 use crate::service::LaunchContext;
 use crate::service::{
@@ -90,9 +91,7 @@ pub struct PageRankOutput {
 #[derive(Debug, Clone, Copy)]
 struct PowerIteration<'a> {
     damping: f64,
-    max_iterations: u32,
-    /// The sum of the changes of all scores below which an iteration is the last.
-    tolerance: f64,
+    limits: Limits,
     weights: Weights<'a>,
 }
 
@@ -100,17 +99,14 @@ struct PowerIteration<'a> {
 #[derive(Debug)]
 struct Ranks {
     scores: Buffer<f64>,
-    iterations: u32,
-    difference: f64,
-    converged: bool,
+    convergence: Convergence,
 }
 
 impl PageRankInput {
     /// Returns the parameters of each score vector.
     fn power_iterations(&self, num_nodes: usize) -> Result<Vec<PowerIteration<'_>>, InvalidInput> {
-        let Self { damping, max_iterations, .. } = *self;
-        let tolerance = num_nodes as f64 * self.tolerance;
-        let of = |weights| PowerIteration { damping, max_iterations, tolerance, weights };
+        let limits = Limits::new(self.max_iterations, self.tolerance, num_nodes);
+        let of = |weights| PowerIteration { damping: self.damping, limits, weights };
         Ok(self.weights(num_nodes)?.into_iter().map(of).collect())
     }
 
@@ -141,27 +137,18 @@ impl Kernel for PageRank {
         if !(0.0..=1.0).contains(&input.damping) {
             return Err(InvalidInput::new("damping", format!("{}, and it is from 0 to 1", input.damping)));
         }
-        if !(input.tolerance >= 0.0 && input.tolerance.is_finite()) {
-            let reason = format!("{}, and it is finite and not negative", input.tolerance);
-            return Err(InvalidInput::new("tolerance", reason));
-        }
-        if input.max_iterations == 0 {
-            return Err(InvalidInput::new("max_iterations", "0, and 1 is the least"));
-        }
+        Limits::validate(input.max_iterations, input.tolerance)?;
         input.weights(num_nodes).map(drop)
     }
 
     fn cost(&self, input: &PageRankInput) -> Cost {
-        /// Iterations to the default tolerance on a usual graph.
-        const USUAL_ITERATIONS: u32 = 40;
-        let (nodes, arcs) = input.graph_input().claimed_size();
+        let graph = input.graph_input();
+        let (nodes, _) = graph.claimed_size();
         let vectors = input.num_vectors();
-        let iterations = u64::from(input.max_iterations.min(USUAL_ITERATIONS));
-        let steps = nodes.saturating_add(arcs).saturating_mul(vectors).saturating_mul(iterations);
         let weights = input.personalization.as_ref().map_or(0, |_| vectors.saturating_mul(nodes).saturating_mul(8));
         Cost {
-            bytes: input.graph_input().load_bytes().saturating_add(weights),
-            operations: steps.saturating_mul(2).saturating_add(2_000),
+            bytes: graph.load_bytes().saturating_add(weights),
+            operations: power_iteration::operations(&graph, vectors, input.max_iterations),
             device_memory: device_memory(&[input]),
         }
     }
@@ -173,10 +160,9 @@ impl Kernel for PageRank {
 
     fn footprint(&self, input: &PageRankInput) -> Option<Footprint> {
         let graph = input.graph_input();
-        let (nodes, arcs) = graph.claimed_size();
+        let (nodes, _) = graph.claimed_size();
         let vectors = input.num_vectors();
-        let is_directed = graph.direction() == Direction::Directed;
-        let predecessors = if is_directed { Footprint::of_array::<u32>(arcs.saturating_add(nodes)) } else { 0 };
+        let predecessors = power_iteration::predecessors_memory(&graph);
         let scores = Footprint::of_array::<f64>(nodes.saturating_mul(vectors));
         // The vectors are joined at the end; an iteration has two more of contributions, and the weights once more.
         let scratch = scores.saturating_mul(2).saturating_add(Footprint::of_array::<[f64; 3]>(nodes));
@@ -271,9 +257,9 @@ fn run_batch(
 }
 
 fn output(vectors: Vec<Ranks>) -> PageRankOutput {
-    let iterations: Vec<u32> = vectors.iter().map(|ranks| ranks.iterations).collect();
-    let differences: Vec<f64> = vectors.iter().map(|ranks| ranks.difference).collect();
-    let converged = vectors.iter().all(|ranks| ranks.converged);
+    let iterations: Vec<u32> = vectors.iter().map(|ranks| ranks.convergence.iterations).collect();
+    let differences: Vec<f64> = vectors.iter().map(|ranks| ranks.convergence.difference).collect();
+    let converged = vectors.iter().all(|ranks| ranks.convergence.converged);
     let mut scores: Vec<Buffer<f64>> = vectors.into_iter().map(|ranks| ranks.scores).collect();
     let scores = if scores.len() == 1 { scores.swap_remove(0) } else { join(&scores) };
     PageRankOutput { scores, iterations: iterations.into(), differences: differences.into(), converged }

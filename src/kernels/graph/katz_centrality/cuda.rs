@@ -1,0 +1,51 @@
+//! The power iteration on CUDA. `katz_centrality.cu` describes what its entries take.
+
+use super::{KatzCentralityInput, KatzCentralityOutput};
+use crate::cuda::{Arg, Module, device_code};
+use crate::kernels::graph::csr::CsrGraph;
+use crate::kernels::graph::power_iteration_cuda::IterationsOnDevice;
+use crate::kernels::graph::spmv_cuda::{self, Matrix, Products};
+use crate::service::{KernelError, LaunchContext};
+
+pub(super) static MODULE: Module = Module::embedded(device_code!("graph/katz-centrality"));
+
+/// Bytes that a run holds on the device.
+pub(super) fn device_memory(nodes: u64, arcs: u64) -> u64 {
+    // Offsets, columns, and four vectors.
+    let arrays = nodes.saturating_mul(4 + 32).saturating_add(arcs.saturating_mul(4));
+    arrays.saturating_add(spmv_cuda::device_memory(nodes, arcs, 1))
+}
+
+/// Computes the scores. The predecessors of the graph are [made](CsrGraph::make_predecessors).
+pub(super) fn scores(
+    graph: &CsrGraph,
+    betas: &[f64],
+    input: &KatzCentralityInput,
+    cuda: &mut LaunchContext<'_>,
+) -> Result<KatzCentralityOutput, KernelError> {
+    let matrix = Matrix::new(graph.predecessors(), &MODULE, cuda)?;
+    let products = Products::new(&matrix, 1, cuda)?;
+    let nodes = graph.num_nodes();
+    let (betas, values) = (cuda.upload(betas)?, cuda.zeroed::<f64>(nodes)?);
+    let contributions = [cuda.zeroed::<f64>(nodes)?, cuda.alloc(nodes)?];
+    let squares = cuda.alloc::<f64>(1)?;
+    let limits = [input.limits(graph)];
+    let iterations = IterationsOnDevice::new(&limits, contributions, cuda)?;
+    let convergences = iterations.run(&MODULE, &matrix, &products, cuda, |buffers, cuda| {
+        let Products { block_sums, blocks_done, .. } = &products;
+        let mut update = matrix.update_args(&products, &1_u32);
+        update.extend([buffers.states as &dyn Arg, &input.alpha, &betas, &values, buffers.to, &squares]);
+        update.extend([block_sums as &dyn Arg, blocks_done]);
+        cuda.launch(&MODULE, "katz_update", matrix.over_nodes(), &update)
+    })?;
+    if input.normalized {
+        cuda.launch(&MODULE, "katz_normalize", matrix.over_nodes(), &[&matrix.nodes, &squares, &values])?;
+    }
+    let [convergence] = convergences[..] else { unreachable!("one vector is iterated") };
+    Ok(KatzCentralityOutput {
+        scores: cuda.download(&values)?,
+        iterations: convergence.iterations,
+        difference: convergence.difference,
+        converged: convergence.converged,
+    })
+}

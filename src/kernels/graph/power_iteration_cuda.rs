@@ -1,0 +1,78 @@
+//! The loop of power iterations on CUDA, for one or several vectors at once.
+
+use super::power_iteration::{Convergence, Limits};
+use super::spmv_cuda::{Matrix, Products};
+use crate::cuda::{DeviceBuffer, Module};
+use crate::service::{KernelError, LaunchContext};
+
+/// The most iterations that are launched before the host reads whether all vectors are done. Launches after that do
+/// nothing.
+const MAX_ITERATIONS_PER_CHECK: u64 = 4;
+/// Arcs times vectors that a device multiplies in some milliseconds. A cancelled run goes on until the launches end
+/// that are queued already, so what is queued of a large graph is limited.
+pub(super) const MAX_QUEUED_PRODUCTS: u64 = 1 << 30;
+
+/// The 64-bit words of an `IterationState` of `spmv.cuh`.
+const STATE_WORDS: usize = 4;
+
+/// Vectors that are iterated together.
+pub(super) struct IterationsOnDevice<'a> {
+    limits: &'a [Limits],
+    /// An `IterationState` of `spmv.cuh` for each vector.
+    pub(super) states: DeviceBuffer<u64>,
+    /// What each node contributes in an iteration and in the next, by turns.
+    contributions: [DeviceBuffer<f64>; 2],
+}
+
+/// The arrays of an iteration.
+pub(super) struct IterationBuffers<'a> {
+    pub(super) states: &'a DeviceBuffer<u64>,
+    /// What each node contributed to the sums.
+    pub(super) from: &'a DeviceBuffer<f64>,
+    /// What each node will contribute in the next iteration.
+    pub(super) to: &'a DeviceBuffer<f64>,
+}
+
+impl<'a> IterationsOnDevice<'a> {
+    /// Uploads the states of vectors before their first iteration. The first of `contributions` is what they start with.
+    pub(super) fn new(
+        limits: &'a [Limits],
+        contributions: [DeviceBuffer<f64>; 2],
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<Self, KernelError> {
+        let state = |limits: &Limits| [limits.tolerance.to_bits(), 0, u64::from(limits.max_iterations), 0];
+        let states = cuda.upload(&limits.iter().flat_map(state).collect::<Vec<u64>>())?;
+        Ok(Self { limits, states, contributions })
+    }
+
+    /// Launches iterations until all vectors are done: the product, and what `update` launches, which is to end the
+    /// iteration of each state.
+    pub(super) fn run(
+        self,
+        module: &'static Module,
+        matrix: &Matrix,
+        products: &Products,
+        cuda: &mut LaunchContext<'_>,
+        update: impl Fn(&IterationBuffers<'_>, &mut LaunchContext<'_>) -> Result<(), KernelError>,
+    ) -> Result<Vec<Convergence>, KernelError> {
+        let Self { limits, states, contributions: [mut from, mut to] } = self;
+        let width = limits.len() as u32;
+        let products_of_iteration = (matrix.columns.len() as u64 * u64::from(width)).max(1);
+        let iterations_per_check = (MAX_QUEUED_PRODUCTS / products_of_iteration).clamp(1, MAX_ITERATIONS_PER_CHECK);
+        loop {
+            for _ in 0..iterations_per_check {
+                matrix.multiply(module, width, &states, &from, products, cuda)?;
+                update(&IterationBuffers { states: &states, from: &from, to: &to }, cuda)?;
+                std::mem::swap(&mut from, &mut to);
+            }
+            let words = cuda.download(&states)?;
+            let (words, _) = words.as_chunks::<STATE_WORDS>();
+            if words.iter().all(|&[.., flags]| flags as u32 != 0) {
+                let convergence = |(words, limits): (&[u64; STATE_WORDS], &Limits)| {
+                    limits.convergence((words[2] >> 32) as u32, f64::from_bits(words[1]))
+                };
+                return Ok(words.iter().zip(limits).map(convergence).collect());
+            }
+        }
+    }
+}
