@@ -5,7 +5,9 @@
 //! | `core/sort` | [`core::sort`] |
 //! | `core/top-k` | [`core::top_k`] |
 //! | `graph/adamic-adar`, `graph/adamic-adar-index` | [`graph::adamic_adar`] |
+//! | `graph/average-path-length` | [`graph::average_path_length`] |
 //! | `graph/betweenness-centrality` | [`graph::betweenness_centrality`] |
+//! | `graph/closeness-centrality` | [`graph::closeness_centrality`] |
 //! | `graph/clustering-coefficient` | [`graph::clustering_coefficient`] |
 //! | `graph/common-neighbors` | [`graph::common_neighbors`] |
 //! | `graph/cosine-similarity` | [`graph::cosine_similarity`] |
@@ -123,7 +125,9 @@ catalogue! {
     "kernels-core": [core::sort::Sort, core::top_k::TopK],
     "kernels-graph": [
         graph::adamic_adar::AdamicAdar,
+        graph::average_path_length::AveragePathLength,
         graph::betweenness_centrality::BetweennessCentrality,
+        graph::closeness_centrality::ClosenessCentrality,
         graph::clustering_coefficient::ClusteringCoefficient,
         graph::common_neighbors::CommonNeighbors,
         graph::connected_components::ConnectedComponents,

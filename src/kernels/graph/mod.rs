@@ -17,10 +17,12 @@
 //! ```
 
 pub mod adamic_adar;
+pub mod average_path_length;
 pub mod betweenness_centrality;
 mod cancel_check;
 mod canonical;
 mod cases;
+pub mod closeness_centrality;
 pub mod clustering_coefficient;
 pub mod common_neighbors;
 pub mod connected_components;
@@ -35,6 +37,7 @@ pub mod input;
 mod intersect;
 pub mod jaccard_similarity;
 pub mod k_clique;
+mod multi_source_search;
 mod node_ranges;
 pub mod operand;
 pub mod oriented;
@@ -42,6 +45,7 @@ pub mod pagerank;
 mod row_counter;
 pub mod shortest_path;
 pub mod similarity;
+mod sources;
 mod spmv;
 #[cfg(feature = "cuda")]
 mod spmv_cuda;
