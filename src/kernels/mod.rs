@@ -15,6 +15,7 @@
 //! | `graph/degree-centrality` | [`graph::degree_centrality`] |
 //! | `graph/degree-ratio` | [`graph::degree_ratio`] |
 //! | `graph/density`, `graph/graph-density` | [`graph::density`] |
+//! | `graph/full-metrics`, `graph/full-graph-metrics` | [`graph::full_metrics`] |
 //! | `graph/jaccard-similarity` | [`graph::jaccard_similarity`] |
 //! | `graph/k-clique`, `graph/k-clique-detection` | [`graph::k_clique`] |
 //! | `graph/pagerank` | [`graph::pagerank`] |
@@ -135,6 +136,7 @@ catalogue! {
         graph::degree_centrality::DegreeCentrality,
         graph::degree_ratio::DegreeRatio,
         graph::density::Density,
+        graph::full_metrics::FullMetrics,
         graph::jaccard_similarity::JaccardSimilarity,
         graph::k_clique::KClique,
         graph::pagerank::PageRank,

@@ -17,7 +17,7 @@ crate::tests! {
     pagerank_is_that_of_networkx
     weak_components_are_those_of_networkx
     distances_are_those_of_networkx
-    closeness_and_path_lengths_are_those_of_networkx
+    closeness_path_lengths_and_metrics_are_those_of_networkx
     option_prices_are_within_1e12_of_40_digits
     sorts_are_those_of_numpy
     the_top_k_are_those_of_numpy
@@ -172,7 +172,7 @@ fn distances_are_those_of_networkx() {
     }
 }
 
-fn closeness_and_path_lengths_are_those_of_networkx() {
+fn closeness_path_lengths_and_metrics_are_those_of_networkx() {
     let goldens: Vec<Value> = serde_json::from_str(include_str!("../goldens/closeness.json")).unwrap();
     assert!(goldens.len() >= 11);
     let bench = bench();
@@ -185,6 +185,15 @@ fn closeness_and_path_lengths_are_those_of_networkx() {
         }
         let [mean, expected] = [&output, golden].map(|of| of["average_path_length"].as_f64().unwrap());
         assert!((mean - expected).abs() < 1e-12, "{}", golden["name"]);
+        let metrics = run(&bench, "graph/full-metrics", &input);
+        for (field, expected) in golden["metrics"].as_object().unwrap() {
+            match (metrics[field].as_f64(), expected.as_f64()) {
+                (Some(value), Some(expected)) => {
+                    assert!((value - expected).abs() <= 1e-13 * expected, "{field} of {}", golden["name"]);
+                }
+                _ => assert_eq!(&metrics[field], expected, "{field} of {}", golden["name"]),
+            }
+        }
         for (wf_improved, expected) in [(true, &golden["improved"]), (false, &golden["plain"])] {
             input["wf_improved"] = json!(wf_improved);
             let scores = numbers(&run(&bench, "graph/closeness-centrality", &input)["scores"]);

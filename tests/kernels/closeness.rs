@@ -1,4 +1,4 @@
-//! Closeness and average path length: against networkx, and the laws that they obey.
+//! Closeness, average path length and the metrics of whole graphs: against networkx, and the laws that they obey.
 
 use proptest::prelude::*;
 use serde::Deserialize;
@@ -9,6 +9,7 @@ use tower_kernels::kernels::graph::average_path_length::{
     AveragePathLength, AveragePathLengthInput, AveragePathLengthOutput,
 };
 use tower_kernels::kernels::graph::closeness_centrality::{ClosenessCentrality, ClosenessInput};
+use tower_kernels::kernels::graph::full_metrics::{FullMetrics, FullMetricsInput};
 use tower_kernels::service::{Kernel, KernelError, KernelRegistry, KernelRequest, KernelService, Payload, RunContext};
 
 #[derive(Deserialize)]
@@ -23,6 +24,7 @@ struct Golden {
     diameter: u64,
     num_pairs: u64,
     connected: bool,
+    metrics: Value,
 }
 
 fn goldens() -> Vec<Golden> {
@@ -83,6 +85,32 @@ fn scores_and_path_lengths_are_those_of_networkx() {
 }
 
 #[test]
+fn metrics_are_those_of_networkx() {
+    for golden in goldens() {
+        let input = FullMetricsInput {
+            directed: golden.directed,
+            ..FullMetricsInput::from_edges(golden.num_nodes, golden.edges.clone())
+        };
+        FullMetrics.validate(&input).unwrap();
+        let output = FullMetrics.run_cpu(&input, &RunContext::detached()).unwrap();
+        let found = serde_json::to_value(&output).unwrap();
+        assert_eq!(found.as_object().unwrap().len(), golden.metrics.as_object().unwrap().len());
+        for (field, expected) in golden.metrics.as_object().unwrap() {
+            match (expected.as_f64(), found[field].as_f64()) {
+                (Some(expected), Some(value)) => {
+                    assert!((value - expected).abs() <= 1e-13 * expected, "{field} of {}: {value}", golden.name);
+                }
+                _ => assert_eq!(&found[field], expected, "{field} of {}", golden.name),
+            }
+        }
+        let sampled = FullMetricsInput { path_samples: Some(1), seed: Some(4), ..input };
+        let sampled = FullMetrics.run_cpu(&sampled, &RunContext::detached()).unwrap();
+        assert!(sampled.diameter <= output.diameter && sampled.num_pairs < golden.num_nodes, "{}", golden.name);
+        assert_eq!(sampled.average_clustering_coefficient, output.average_clustering_coefficient);
+    }
+}
+
+#[test]
 fn samples_are_drawn_by_their_seed() {
     let edges: Vec<[u32; 2]> = (1..1_000).map(|node| [node / 3, node]).collect();
     let run = |seed| {
@@ -100,6 +128,7 @@ async fn invalid_input_is_rejected_by_its_field() {
     tower_kernels::kernels::register_all(&registry).unwrap();
     let mut service = KernelService::with_backend(registry, CpuBackend::new());
     let (closeness, path_length) = ("graph/closeness-centrality", "graph/average-path-length");
+    let metrics = "graph/full-metrics";
     for (id, options, field) in [
         (closeness, json!({"edges": [[0, 3]]}), "edges[0][1]"),
         (closeness, json!({"nodes": []}), "nodes"),
@@ -116,6 +145,9 @@ async fn invalid_input_is_rejected_by_its_field() {
         (path_length, json!({"samples": 0}), "samples"),
         (path_length, json!({"samples": 4}), "samples"),
         (path_length, json!({"seed": 1}), "seed"),
+        (metrics, json!({"path_samples": 0}), "path_samples"),
+        (metrics, json!({"path_samples": 4}), "path_samples"),
+        (metrics, json!({"seed": 0}), "seed"),
     ] {
         let mut input: Value = json!({"num_nodes": 3, "edges": [[0, 1]]});
         input.as_object_mut().unwrap().extend(options.as_object().unwrap().clone());

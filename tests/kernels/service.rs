@@ -70,6 +70,7 @@ fn the_catalogue_is_complete_and_described() {
         "graph/degree-centrality",
         "graph/degree-ratio",
         "graph/density",
+        "graph/full-metrics",
         "graph/jaccard-similarity",
         "graph/k-clique",
         "graph/pagerank",

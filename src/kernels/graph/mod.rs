@@ -33,6 +33,7 @@ pub mod degree_centrality;
 pub mod degree_ratio;
 pub mod density;
 mod fields;
+pub mod full_metrics;
 pub mod input;
 mod intersect;
 pub mod jaccard_similarity;
