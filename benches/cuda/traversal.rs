@@ -1,4 +1,4 @@
-//! Connected components and breadth-first search on a stored graph of hubs and on one of long paths.
+//! Connected components, breadth-first search and closeness on a stored graph of hubs and on one of long paths.
 //!
 //! `kron20` is a Graph500 Kronecker graph of 2^20 nodes with 32 draws a node; `road` is that of the bench `graphs`, with
 //! 2^20 nodes. `benches/peers/traversal_peers.py` runs other libraries on the same graphs.
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tower::{Service, ServiceExt};
 use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::backends::cuda::{CudaBackend, CudaConfig};
+use tower_kernels::kernels::graph::closeness_centrality::{ClosenessInput, ClosenessOutput};
 use tower_kernels::kernels::graph::connected_components::{ConnectedComponentsInput, ConnectedComponentsOutput};
 use tower_kernels::kernels::graph::csr::CsrGraph;
 use tower_kernels::kernels::graph::shortest_path::{ShortestPathInput, ShortestPathOutput};
@@ -52,6 +53,24 @@ fn measure(name: &'static str, edges: (u64, Vec<[u32; 2]>)) {
         assert!(on_cuda == on_cpu);
         let reached = on_cuda.distances.iter().filter(|&&distance| distance != u32::MAX);
         println!("    {} levels", reached.max().map_or(0, |depth| depth + 1));
+    }
+
+    let id = "graph/closeness-centrality";
+    let input = |samples, nodes: Option<&[u32]>| {
+        let nodes = nodes.map(|nodes| nodes.to_vec().into());
+        Payload::typed(ClosenessInput { samples, nodes, ..ClosenessInput::from_operand(operand.clone()) })
+    };
+    let mut of_some = graph.sources[..64].to_vec();
+    of_some.sort_unstable();
+    of_some.dedup();
+    for (of, input) in [
+        ("64 nodes", input(None, Some(&of_some))),
+        ("64 samples", input(Some(64), None)),
+        ("1024 samples", input(Some(1024), None)),
+    ] {
+        let on_cuda = timed::<_, ClosenessOutput>(&format!("closeness, {of}, CUDA"), &mut cuda, id, &input);
+        let on_cpu = timed::<_, ClosenessOutput>(&format!("closeness, {of}, CPU"), &mut cpu, id, &input);
+        assert!(on_cuda == on_cpu);
     }
 }
 

@@ -1,9 +1,9 @@
-"""Connected components and breadth-first search in igraph and networkit, on the graphs that the CUDA bench writes.
+"""Connected components, breadth-first search and closeness in igraph and networkit, on the graphs of the CUDA bench.
 
     TOWER_KERNELS_BENCH_GRAPHS=/tmp/graphs cargo bench --bench cuda -- traversal
     python benches/peers/traversal_peers.py /tmp/graphs/kron20 /tmp/graphs/road
 
-networkit's components run on all cores; igraph and networkit's search run on one. The source of the search is the node of
+networkit's components and closeness run on all cores; igraph and networkit's search run on one. The source of the search is the node of
 the highest degree. Times are medians of five, and do not contain the making of the graph.
 """
 
@@ -38,12 +38,16 @@ def main():
         kit = networkit.GraphFromCoo((ends[:, 0].copy(), ends[:, 1].copy()), n=nodes)
         graph = igraph.Graph(n=nodes, edges=edges)
         source = int(numpy.bincount(edges.ravel()).argmax())
+        chosen = numpy.flatnonzero(numpy.bincount(edges.ravel()))[:64].tolist()
         print(f"{path.name}: {nodes} nodes, {len(edges)} edges")
         rows = {
             "components, igraph": lambda: graph.connected_components(mode="weak"),
             "components, networkit (parallel)": lambda: networkit.components.ParallelConnectedComponents(kit).run(),
             "components, networkit": lambda: networkit.components.ConnectedComponents(kit).run(),
             "distances, igraph": lambda: graph.distances(source=source),
+            "closeness, 64 nodes, igraph": lambda: graph.closeness(vertices=chosen),
+            "closeness, 64 samples, networkit": lambda: networkit.centrality.ApproxCloseness(kit, 64).run(),
+            "closeness, 1024 samples, networkit": lambda: networkit.centrality.ApproxCloseness(kit, 1024).run(),
             "distances, networkit": lambda: networkit.distance.BFS(kit, source, storePaths=False).run(),
         }
         for name, work in rows.items():

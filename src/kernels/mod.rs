@@ -7,7 +7,9 @@
 //! | `core/sort` | [`core::sort`] |
 //! | `core/top-k` | [`core::top_k`] |
 //! | `graph/adamic-adar`, `graph/adamic-adar-index` | [`graph::adamic_adar`] |
+//! | `graph/average-path-length` | [`graph::average_path_length`] |
 //! | `graph/betweenness-centrality` | [`graph::betweenness_centrality`] |
+//! | `graph/closeness-centrality` | [`graph::closeness_centrality`] |
 //! | `graph/clustering-coefficient` | [`graph::clustering_coefficient`] |
 //! | `graph/common-neighbors` | [`graph::common_neighbors`] |
 //! | `graph/cosine-similarity` | [`graph::cosine_similarity`] |
@@ -16,6 +18,7 @@
 //! | `graph/degree-ratio` | [`graph::degree_ratio`] |
 //! | `graph/density`, `graph/graph-density` | [`graph::density`] |
 //! | `graph/eigenvector-centrality` | [`graph::eigenvector_centrality`] |
+//! | `graph/full-metrics`, `graph/full-graph-metrics` | [`graph::full_metrics`] |
 //! | `graph/jaccard-similarity` | [`graph::jaccard_similarity`] |
 //! | `graph/k-clique`, `graph/k-clique-detection` | [`graph::k_clique`] |
 //! | `graph/katz-centrality` | [`graph::katz_centrality`] |
@@ -136,7 +139,9 @@ catalogue! {
     "kernels-core": [core::sort::Sort, core::top_k::TopK],
     "kernels-graph": [
         graph::adamic_adar::AdamicAdar,
+        graph::average_path_length::AveragePathLength,
         graph::betweenness_centrality::BetweennessCentrality,
+        graph::closeness_centrality::ClosenessCentrality,
         graph::clustering_coefficient::ClusteringCoefficient,
         graph::common_neighbors::CommonNeighbors,
         graph::connected_components::ConnectedComponents,
@@ -145,6 +150,7 @@ catalogue! {
         graph::degree_ratio::DegreeRatio,
         graph::density::Density,
         graph::eigenvector_centrality::EigenvectorCentrality,
+        graph::full_metrics::FullMetrics,
         graph::jaccard_similarity::JaccardSimilarity,
         graph::k_clique::KClique,
         graph::katz_centrality::KatzCentrality,

@@ -18,6 +18,7 @@ crate::tests! {
     eigenvector_and_katz_centrality_are_those_of_networkx
     weak_components_are_those_of_networkx
     distances_are_those_of_networkx
+    closeness_path_lengths_and_metrics_are_those_of_networkx
     option_prices_are_within_1e12_of_40_digits
     sorts_are_those_of_numpy
     the_top_k_are_those_of_numpy
@@ -197,6 +198,39 @@ fn distances_are_those_of_networkx() {
         let output = run(&bench, "graph/shortest-path", &input);
         for field in ["distances", "predecessors"] {
             assert_eq!(numbers(&output[field]), joined(&golden[field]), "{field} of {}", golden["name"]);
+        }
+    }
+}
+
+fn closeness_path_lengths_and_metrics_are_those_of_networkx() {
+    let goldens: Vec<Value> = serde_json::from_str(include_str!("../goldens/closeness.json")).unwrap();
+    assert!(goldens.len() >= 11);
+    let bench = bench();
+    for golden in &goldens {
+        let mut input =
+            json!({"num_nodes": golden["num_nodes"], "edges": golden["edges"], "directed": golden["directed"]});
+        let output = run(&bench, "graph/average-path-length", &input);
+        for field in ["diameter", "num_pairs", "connected"] {
+            assert_eq!(output[field], golden[field], "{field} of {}", golden["name"]);
+        }
+        let [mean, expected] = [&output, golden].map(|of| of["average_path_length"].as_f64().unwrap());
+        assert!((mean - expected).abs() < 1e-12, "{}", golden["name"]);
+        let metrics = run(&bench, "graph/full-metrics", &input);
+        for (field, expected) in golden["metrics"].as_object().unwrap() {
+            match (metrics[field].as_f64(), expected.as_f64()) {
+                (Some(value), Some(expected)) => {
+                    assert!((value - expected).abs() <= 1e-13 * expected, "{field} of {}", golden["name"]);
+                }
+                _ => assert_eq!(&metrics[field], expected, "{field} of {}", golden["name"]),
+            }
+        }
+        for (wf_improved, expected) in [(true, &golden["improved"]), (false, &golden["plain"])] {
+            input["wf_improved"] = json!(wf_improved);
+            let scores = numbers(&run(&bench, "graph/closeness-centrality", &input)["scores"]);
+            assert_eq!(scores.len(), numbers(expected).len());
+            for (score, expected) in scores.iter().zip(numbers(expected)) {
+                assert!((score - expected).abs() < 1e-14, "{}", golden["name"]);
+            }
         }
     }
 }

@@ -1,9 +1,12 @@
-"""Writes the goldens of the graph kernels on traversal, by networkx: connected_components.json and shortest_path.json.
+"""Writes the goldens of the graph kernels on traversal, by networkx: connected_components.json, shortest_path.json
+and closeness.json.
 
     pip install -r tests/goldens/requirements.txt && python tests/goldens/make_traversal.py
 
 Components are networkx's sets, numbered by their lowest nodes. Distances are networkx's own; of the predecessors on all
 shortest paths, which networkx returns, the lowest is taken. Unreachable nodes have null for both.
+Average path lengths of connected graphs are networkx's, and checked against the sums that those of others are made of.
+The metrics of whole graphs, in closeness.json too, are networkx's, of the graph without direction where edges have none.
 """
 
 import json
@@ -84,6 +87,44 @@ def shortest_paths(name, graph):
     return case
 
 
+def closeness(name, graph):
+    case = described(name, graph)
+    simple = nx.DiGraph(graph) if graph.is_directed() else nx.Graph(graph)
+    for field, wf_improved in (("improved", True), ("plain", False)):
+        scores = nx.closeness_centrality(simple, wf_improved=wf_improved)
+        case[field] = [scores[node] for node in range(len(graph))]
+    lengths = [length for _, found in nx.all_pairs_shortest_path_length(simple) for length in found.values() if length]
+    case["num_pairs"] = len(lengths)
+    case["average_path_length"] = sum(lengths) / len(lengths) if lengths else 0.0
+    case["diameter"] = max(lengths, default=0)
+    case["connected"] = len(lengths) == len(graph) * (len(graph) - 1)
+    if case["connected"]:
+        assert abs(nx.average_shortest_path_length(simple) - case["average_path_length"]) < 1e-12
+        assert nx.diameter(simple) == case["diameter"]
+    both = nx.Graph(simple)
+    both.remove_edges_from(list(nx.selfloop_edges(both)))
+    simple.remove_edges_from(list(nx.selfloop_edges(simple)))
+    sizes = [len(component) for component in nx.connected_components(both)]
+    degrees = [degree for _, degree in both.degree()]
+    case["metrics"] = {
+        "num_nodes": len(graph),
+        "num_edges": simple.number_of_edges(),
+        "density": nx.density(simple),
+        "average_degree": sum(degrees) / len(degrees),
+        "min_degree": min(degrees),
+        "max_degree": max(degrees),
+        "average_clustering_coefficient": nx.average_clustering(both),
+        "num_components": len(sizes),
+        "largest_component_size": max(sizes),
+        "is_connected": nx.is_connected(both),
+        "average_path_length": case["average_path_length"],
+        "diameter": case["diameter"],
+        "num_pairs": case["num_pairs"],
+    }
+    return case
+
+
 if __name__ == "__main__":
     write("connected_components.json", (components(*graph) for graph in graphs()))
     write("shortest_path.json", (shortest_paths(*graph) for graph in graphs()))
+    write("closeness.json", (closeness(*graph) for graph in graphs() if len(graph[1]) <= 1000))

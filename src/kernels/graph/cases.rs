@@ -49,3 +49,21 @@ pub(super) fn triangles(neighbours: &[Vec<usize>]) -> Vec<f64> {
     };
     neighbours.iter().map(of_node).collect()
 }
+
+/// Returns the distance from a node to each node that a path leads to, by a search with a queue.
+pub(super) fn distances_from(successors: &[Vec<usize>], source: usize) -> Vec<Option<usize>> {
+    let mut distances = vec![None; successors.len()];
+    distances[source] = Some(0);
+    let mut found = vec![source];
+    let mut next = 0;
+    while let Some(&node) = found.get(next) {
+        next += 1;
+        for &successor in &successors[node] {
+            if distances[successor].is_none() {
+                distances[successor] = distances[node].map(|distance| distance + 1);
+                found.push(successor);
+            }
+        }
+    }
+    distances
+}

@@ -17,10 +17,12 @@
 //! ```
 
 pub mod adamic_adar;
+pub mod average_path_length;
 pub mod betweenness_centrality;
 mod cancel_check;
 mod canonical;
 mod cases;
+pub mod closeness_centrality;
 pub mod clustering_coefficient;
 pub mod common_neighbors;
 pub mod connected_components;
@@ -32,11 +34,13 @@ pub mod degree_ratio;
 pub mod density;
 pub mod eigenvector_centrality;
 mod fields;
+pub mod full_metrics;
 pub mod input;
 mod intersect;
 pub mod jaccard_similarity;
 pub mod k_clique;
 pub mod katz_centrality;
+mod multi_source_search;
 mod node_ranges;
 pub mod operand;
 pub mod oriented;
@@ -47,6 +51,7 @@ mod power_iteration_cuda;
 mod row_counter;
 pub mod shortest_path;
 pub mod similarity;
+mod sources;
 mod spmv;
 #[cfg(feature = "cuda")]
 mod spmv_cuda;

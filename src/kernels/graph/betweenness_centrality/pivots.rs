@@ -5,12 +5,10 @@
 //! (`betweenness_centrality(G, k)`, `endpoints=False`): a pivot has one traversal fewer than the other nodes, because
 //! its own contributes nothing to its score.
 
-use std::collections::HashSet;
-
 use rayon::prelude::*;
 
 use crate::kernels::graph::csr::Direction;
-use crate::random::SplitMix64;
+use crate::kernels::graph::sources::{check_distinct, draw};
 use crate::service::InvalidInput;
 
 /// The nodes that traversals start from.
@@ -32,20 +30,7 @@ impl Pivots {
     /// # Errors
     /// No node, a node that is not below `num_nodes`, a node named twice, or a single one in a graph of three or more.
     pub fn chosen(sources: Vec<u32>, num_nodes: usize) -> Result<Self, InvalidInput> {
-        if sources.is_empty() {
-            return Err(InvalidInput::new("sources", "empty"));
-        }
-        if let Some(index) = sources.iter().position(|&node| node as usize >= num_nodes) {
-            let reason = format!("node {}, and num_nodes is {num_nodes}", sources[index]);
-            return Err(InvalidInput::new(format!("sources[{index}]"), reason));
-        }
-        let mut sorted: Vec<(u32, usize)> = sources.iter().copied().zip(0..).collect();
-        sorted.sort_unstable();
-        if let Some(pair) = sorted.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-            let [(node, first), (_, second)] = [pair[0], pair[1]];
-            let reason = format!("node {node}, which sources[{first}] is already");
-            return Err(InvalidInput::new(format!("sources[{second}]"), reason));
-        }
+        check_distinct("sources", &sources, num_nodes)?;
         Self::distinct("sources", sources, num_nodes)
     }
 
@@ -61,21 +46,7 @@ impl Pivots {
         if samples > num_nodes {
             return Err(InvalidInput::new("samples", format!("{samples}, and num_nodes is {num_nodes}")));
         }
-        // Floyd's algorithm (Bentley and Floyd, 1987): memory by the sample, not by the graph.
-        let random = SplitMix64::new(seed);
-        let mut seen = HashSet::with_capacity(samples);
-        let drawn = (num_nodes - samples..num_nodes)
-            .map(|last| {
-                let node = random.up_to(last as u64) as u32;
-                if seen.insert(node) {
-                    node
-                } else {
-                    seen.insert(last as u32);
-                    last as u32
-                }
-            })
-            .collect();
-        Self::distinct("samples", drawn, num_nodes)
+        Self::distinct("samples", draw(samples, seed, num_nodes), num_nodes)
     }
 
     fn distinct(field: &str, nodes: Vec<u32>, num_nodes: usize) -> Result<Self, InvalidInput> {

@@ -166,6 +166,14 @@ fn outputs(
     Ok(inputs.iter().map(output).collect())
 }
 
+/// Returns the mean coefficient of all nodes.
+///
+/// # Errors
+/// Those of [`RunContext::check`].
+pub(super) fn average(graph: &OrientedGraph, counts: &[u64], context: &RunContext<'_>) -> Result<f64, KernelError> {
+    Ok(mean(&triangles::coefficients(counts, graph.degrees(), context)?).of_all)
+}
+
 struct Means {
     of_all: f64,
     of_positive: f64,

@@ -5,7 +5,7 @@ use crate::cuda::{Arg, Launch, Module, device_code};
 use crate::kernels::graph::csr::{CsrGraph, Direction};
 use crate::service::{KernelError, LaunchContext};
 
-pub(super) static MODULE: Module = Module::embedded(device_code!("graph/connected-components"));
+pub(in crate::kernels::graph) static MODULE: Module = Module::embedded(device_code!("graph/connected-components"));
 
 /// Blocks for each multiprocessor of the launch that balances its load by itself.
 const BALANCED_BLOCKS: u32 = 6;
@@ -17,7 +17,7 @@ const CONTROL_WORDS: usize = 5;
 const NUM_COMPONENTS: usize = 4;
 
 /// Bytes that a run holds on the device: the graph, the parents, the numbers and the sizes.
-pub(super) fn device_memory(nodes: u64, arcs: u64) -> u64 {
+pub(in crate::kernels::graph) fn device_memory(nodes: u64, arcs: u64) -> u64 {
     nodes.saturating_mul(16).saturating_add(arcs.saturating_mul(4)).saturating_add(1 << 12)
 }
 
@@ -25,7 +25,7 @@ pub(super) fn device_memory(nodes: u64, arcs: u64) -> u64 {
 ///
 /// # Errors
 /// Those of the launch context.
-pub(super) fn components(
+pub(in crate::kernels::graph) fn components(
     graph: &CsrGraph,
     cuda: &mut LaunchContext<'_>,
 ) -> Result<ConnectedComponentsOutput, KernelError> {

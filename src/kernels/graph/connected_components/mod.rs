@@ -27,17 +27,17 @@
 
 mod cases;
 #[cfg(feature = "cuda")]
-mod cuda;
+pub(super) mod cuda;
 mod numbering;
 mod strong;
-mod weak;
+pub(super) mod weak;
 
 use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::csr::Direction;
+use super::csr::{CsrGraph, Direction};
 use super::fields::graph_input;
 #[cfg(feature = "cuda")]
 use crate::service::LaunchContext;
@@ -92,13 +92,9 @@ impl Kernel for ConnectedComponents {
     fn cost(&self, input: &ConnectedComponentsInput) -> Cost {
         let graph = input.graph_input();
         let (nodes, arcs) = graph.claimed_size();
-        // Each arc reads the parent of its other end, which is seldom in a cache.
-        let visits = nodes.saturating_mul(4).saturating_add(arcs);
-        Cost {
-            bytes: graph.load_bytes().saturating_add(nodes.saturating_mul(24)).saturating_add(arcs.saturating_mul(4)),
-            operations: visits.saturating_mul(4).saturating_add(2_000),
-            device_memory: if input.is_strong() { 0 } else { device_memory(nodes, arcs) },
-        }
+        let weak = cost(nodes, arcs);
+        let device_memory = if input.is_strong() { 0 } else { weak.device_memory };
+        Cost { bytes: graph.load_bytes().saturating_add(weak.bytes), device_memory, ..weak }
     }
 
     fn footprint(&self, input: &ConnectedComponentsInput) -> Option<Footprint> {
@@ -122,12 +118,10 @@ impl Kernel for ConnectedComponents {
         context: &RunContext<'_>,
     ) -> Result<ConnectedComponentsOutput, KernelError> {
         let graph = input.graph_input().load_in(context)?;
-        let lowest = if input.is_strong() {
-            strong::lowest_nodes(&graph, context)?
-        } else {
-            weak::lowest_nodes(&graph, context)?
-        };
-        numbering::number(lowest, context)
+        if input.is_strong() {
+            return numbering::number(strong::lowest_nodes(&graph, context)?, context);
+        }
+        weak_components(&graph, context)
     }
 
     #[cfg(feature = "cuda")]
@@ -147,6 +141,28 @@ impl Kernel for ConnectedComponents {
         let graph = input.graph_input().load_in(cuda.context())?;
         cuda::components(&graph, cuda)
     }
+}
+
+/// Returns the cost of finding weak components in a graph that is there.
+pub(super) fn cost(nodes: u64, arcs: u64) -> Cost {
+    // Each arc reads the parent of its other end, which is seldom in a cache.
+    let visits = nodes.saturating_mul(4).saturating_add(arcs);
+    Cost {
+        bytes: nodes.saturating_mul(24).saturating_add(arcs.saturating_mul(4)),
+        operations: visits.saturating_mul(4).saturating_add(2_000),
+        device_memory: device_memory(nodes, arcs),
+    }
+}
+
+/// Returns the weakly connected components of a graph.
+///
+/// # Errors
+/// Those of [`RunContext::check`].
+pub(super) fn weak_components(
+    graph: &CsrGraph,
+    context: &RunContext<'_>,
+) -> Result<ConnectedComponentsOutput, KernelError> {
+    numbering::number(weak::lowest_nodes(graph, context)?, context)
 }
 
 #[cfg(feature = "cuda")]

@@ -19,7 +19,7 @@ const SAMPLED_ARCS: usize = 2;
 const SAMPLED_NODES: usize = 1024;
 
 /// The memory that [`lowest_nodes`] and the numbering take.
-pub(super) fn workspace(nodes: u64) -> u64 {
+pub(in crate::kernels::graph) fn workspace(nodes: u64) -> u64 {
     Footprint::of_array::<[u32; 3]>(nodes)
 }
 

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::csr::Direction;
+use super::csr::{CsrGraph, Direction};
 use super::fields::graph_input;
 use crate::service::{Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, OperandVersion, RunContext};
 
@@ -77,10 +77,15 @@ impl Kernel for Density {
 
     fn run_cpu(&self, input: &DensityInput, context: &RunContext<'_>) -> Result<DensityOutput, KernelError> {
         let graph = input.graph_input().load_in(context)?;
-        let (nodes, arcs) = (graph.num_nodes() as u64, graph.num_arcs() as u64);
-        let num_edges = if graph.direction() == Direction::Directed { arcs } else { arcs / 2 };
-        // At most 2^28 nodes, so the product is exact. Without edges it may be 0.
-        let density = if arcs == 0 { 0.0 } else { arcs as f64 / (nodes * (nodes - 1)) as f64 };
-        Ok(DensityOutput { density, num_nodes: nodes, num_edges })
+        Ok(density(&graph))
     }
+}
+
+/// Returns the density of a graph, with what it is made of.
+pub(super) fn density(graph: &CsrGraph) -> DensityOutput {
+    let (nodes, arcs) = (graph.num_nodes() as u64, graph.num_arcs() as u64);
+    let num_edges = if graph.direction() == Direction::Directed { arcs } else { arcs / 2 };
+    // At most 2^28 nodes, so the product is exact. Without edges it may be 0.
+    let density = if arcs == 0 { 0.0 } else { arcs as f64 / (nodes * (nodes - 1)) as f64 };
+    DensityOutput { density, num_nodes: nodes, num_edges }
 }

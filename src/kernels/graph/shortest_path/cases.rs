@@ -2,7 +2,7 @@
 
 use super::{ShortestPath, ShortestPathInput, ShortestPathOutput, UNREACHABLE};
 use crate::kernels::authoring::{Cases, Expected, Random};
-use crate::kernels::graph::cases::{neighbours, random_edges};
+use crate::kernels::graph::cases::{distances_from, neighbours, random_edges};
 
 impl Cases for ShortestPath {
     /// A sparse graph, a denser one with a hub, or a long path with its nodes mixed.
@@ -37,19 +37,10 @@ impl Cases for ShortestPath {
         let [successors, before] = neighbours(nodes, edges, input.directed);
         let (mut distances, mut predecessors) = (Vec::new(), Vec::new());
         for &source in input.sources.iter() {
-            let mut distance = vec![UNREACHABLE; nodes];
-            distance[source as usize] = 0;
-            let mut found = vec![source as usize];
-            let mut next = 0;
-            while let Some(&node) = found.get(next) {
-                next += 1;
-                for &successor in &successors[node] {
-                    if distance[successor] == UNREACHABLE {
-                        distance[successor] = distance[node] + 1;
-                        found.push(successor);
-                    }
-                }
-            }
+            let distance: Vec<u32> = distances_from(&successors, source as usize)
+                .into_iter()
+                .map(|distance| distance.map_or(UNREACHABLE, |distance| distance as u32))
+                .collect();
             let lowest = |node: usize| {
                 let is_before =
                     |&other: &usize| distance[other] != UNREACHABLE && distance[other] + 1 == distance[node];
