@@ -1,4 +1,4 @@
-//! Machine learning: search among embeddings.
+//! Machine learning: clustering, and search among embeddings.
 //!
 //! The vectors are stored once, as an [operand](crate::service::Operands), and any number of requests search them. With
 //! `tower-kernels serve`:
@@ -11,4 +11,5 @@
 //! # "output":{"indices":[1,2],"scores":[1.0,0.7982401]}
 //! ```
 
+pub mod kmeans_cluster;
 pub mod semantic_similarity;
