@@ -30,6 +30,8 @@
 //! | `linalg/dot` | [`linalg::dot`] |
 //! | `linalg/saxpy` | [`linalg::saxpy`] |
 //! | `linalg/weighted-sum-product` | [`linalg::weighted_sum_product`] |
+//! | `ml/kmeans-cluster`, `ml/kmeans` | [`ml::kmeans_cluster`] |
+//! | `ml/semantic-similarity` | [`ml::semantic_similarity`] |
 //! | `orderbook/matching`, `orderbook/matching-engine` (ring) | [`orderbook::matching`] |
 //! | `risk/monte-carlo-var` | [`risk::monte_carlo_var`] |
 //! | `risk/option-pricing` | [`risk::option_pricing`] |
@@ -61,6 +63,8 @@ pub mod device;
 pub mod graph;
 #[cfg(feature = "kernels-linalg")]
 pub mod linalg;
+#[cfg(feature = "kernels-ml")]
+pub mod ml;
 #[cfg(feature = "kernels-orderbook")]
 pub mod orderbook;
 pub mod ordered_bits;
@@ -161,6 +165,7 @@ catalogue! {
         graph::value_similarity::ValueSimilarity
     ],
     "kernels-linalg": [linalg::dot::Dot, linalg::saxpy::Saxpy, linalg::weighted_sum_product::WeightedSumProduct],
+    "kernels-ml": [ml::kmeans_cluster::KMeansCluster, ml::semantic_similarity::SemanticSimilarity],
     "kernels-orderbook": [orderbook::matching::Matching],
     "kernels-risk": [risk::monte_carlo_var::MonteCarloVar, risk::option_pricing::OptionPricing],
     "kernels-stats": [stats::moments::Moments],

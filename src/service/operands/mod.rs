@@ -41,6 +41,7 @@ mod store;
 mod table;
 mod tensor_set;
 mod value;
+mod vector_norms;
 mod vectors;
 mod version;
 

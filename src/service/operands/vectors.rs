@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
@@ -10,6 +11,7 @@ use serde_json::json;
 
 use super::tensor_set::aligned_bytes;
 use super::value::{OperandArray, OperandValue, typed_document};
+use super::vector_norms;
 use crate::service::codec::{decode_json, read_into, shrink};
 use crate::service::{
     Bf16, Buffer, DType, Element, F16, InvalidInput, KernelError, Payload, RunContext, Tensor, Tensors,
@@ -34,8 +36,11 @@ use crate::service::{
 /// operands.put("corpus", corpus)?;
 /// # Ok::<(), tower_kernels::service::OperandError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
-pub struct Vectors(VectorsDocument);
+#[derive(Clone, Debug)]
+pub struct Vectors {
+    document: VectorsDocument,
+    norms: OnceLock<Buffer<f32>>,
+}
 
 impl Vectors {
     /// Creates vectors of this dimension from their numbers, one vector after the other.
@@ -45,22 +50,47 @@ impl Vectors {
     pub fn new(dimension: usize, elements: impl Into<VectorElements>) -> Result<Self, InvalidInput> {
         let document = VectorsDocument { dimension, elements: elements.into() };
         Self::check(&document)?;
-        Ok(Self(document))
+        Ok(Self::from_checked(document))
+    }
+
+    fn from_checked(document: VectorsDocument) -> Self {
+        Self { document, norms: OnceLock::new() }
     }
 
     /// Returns the number of vectors, which is at least 1.
     pub fn rows(&self) -> usize {
-        self.0.elements.len() / self.0.dimension
+        self.document.elements.len() / self.document.dimension
     }
 
     /// Returns the dimension of each vector, which is at least 1.
     pub fn dimension(&self) -> usize {
-        self.0.dimension
+        self.document.dimension
     }
 
     /// Returns the numbers, one vector after the other.
     pub fn elements(&self) -> &VectorElements {
-        &self.0.elements
+        &self.document.elements
+    }
+
+    /// Returns the Euclidean norm of each vector, computed in double precision and rounded once. They are computed at the
+    /// first call and kept. A norm above the range of single precision is infinite.
+    ///
+    /// # Errors
+    /// Those of [`RunContext::check`].
+    pub fn norms(&self, context: &RunContext<'_>) -> Result<&Buffer<f32>, KernelError> {
+        if let Some(norms) = self.norms.get() {
+            return Ok(norms);
+        }
+        let norms = vector_norms::norms(self.elements(), self.dimension(), context)?;
+        // Another thread may have made them in the meantime; they are the same.
+        Ok(self.norms.get_or_init(|| norms))
+    }
+}
+
+/// Compares the vectors, and not whether their norms are known.
+impl PartialEq for Vectors {
+    fn eq(&self, other: &Self) -> bool {
+        self.document == other.document
     }
 }
 
@@ -351,12 +381,17 @@ impl OperandValue for Vectors {
             context.check()?;
             document.check_finite(start..len.min(start + STRIDE))?;
         }
-        Ok(Self(document.clone()))
+        Ok(Self::from_checked(document.clone()))
     }
 
     fn summary(&self) -> serde_json::Value {
         let dtype = self.elements().dtype().as_str();
         json!({ "rows": self.rows(), "dimension": self.dimension(), "dtype": dtype })
+    }
+
+    /// Counts the norms before they are made.
+    fn bytes(&self) -> u64 {
+        self.elements().bytes().len() as u64 + (self.rows() * size_of::<f32>()) as u64
     }
 
     fn to_tensors(&self) -> Tensors {
@@ -372,7 +407,12 @@ impl OperandValue for Vectors {
     }
 
     fn arrays(&self) -> Vec<OperandArray<'_>> {
-        vec![OperandArray { name: FIELD, dtype: self.elements().dtype(), bytes: self.elements().bytes() }]
+        let mut arrays =
+            vec![OperandArray { name: FIELD, dtype: self.elements().dtype(), bytes: self.elements().bytes() }];
+        if let Some(norms) = self.norms.get() {
+            arrays.push(OperandArray { name: "norms", dtype: DType::F32, bytes: bytemuck::cast_slice(norms) });
+        }
+        arrays
     }
 }
 
