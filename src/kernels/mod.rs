@@ -13,6 +13,8 @@
 //! | `graph/degree-centrality` | [`graph::degree_centrality`] |
 //! | `graph/degree-ratio` | [`graph::degree_ratio`] |
 //! | `graph/density`, `graph/graph-density` | [`graph::density`] |
+//! | `graph/gnn-inference` | [`graph::gnn_inference`] |
+//! | `graph/graph-attention` | [`graph::graph_attention`] |
 //! | `graph/jaccard-similarity` | [`graph::jaccard_similarity`] |
 //! | `graph/k-clique`, `graph/k-clique-detection` | [`graph::k_clique`] |
 //! | `graph/pagerank` | [`graph::pagerank`] |
@@ -131,6 +133,8 @@ catalogue! {
         graph::degree_centrality::DegreeCentrality,
         graph::degree_ratio::DegreeRatio,
         graph::density::Density,
+        graph::gnn_inference::GnnInference,
+        graph::graph_attention::GraphAttention,
         graph::jaccard_similarity::JaccardSimilarity,
         graph::k_clique::KClique,
         graph::pagerank::PageRank,

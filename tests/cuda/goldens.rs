@@ -10,6 +10,7 @@ use tower_kernels::service::{Kernel, KernelRequest, NumberArray, Payload, RunCon
 
 use crate::probe::Bench;
 use crate::support::core_goldens::{bits_at, bits_of_rows, sorts, top_ks};
+use crate::support::gnn_goldens;
 
 crate::tests! {
     betweenness_is_that_of_networkx
@@ -22,6 +23,7 @@ crate::tests! {
     the_top_k_are_those_of_numpy
     large_sorts_and_selections_are_those_of_the_cpu
     volatility_models_are_those_of_arch
+    neural_networks_are_those_of_scipy
 }
 
 fn run(bench: &Bench, id: &'static str, input: &Value) -> Value {
@@ -273,4 +275,14 @@ fn volatility_models_are_those_of_arch() {
         }
     }
     assert!(same_maximum >= 28, "{same_maximum} of {}", goldens.len());
+}
+
+fn neural_networks_are_those_of_scipy() {
+    let bench = bench();
+    for golden in gnn_goldens::goldens("gnn_inference") {
+        gnn_goldens::check_inference(&run(&bench, "graph/gnn-inference", &golden["input"]), &golden);
+    }
+    for golden in gnn_goldens::goldens("graph_attention") {
+        gnn_goldens::check_attention(&run(&bench, "graph/graph-attention", &golden["input"]), &golden);
+    }
 }

@@ -68,6 +68,8 @@ fn the_catalogue_is_complete_and_described() {
         "graph/degree-centrality",
         "graph/degree-ratio",
         "graph/density",
+        "graph/gnn-inference",
+        "graph/graph-attention",
         "graph/jaccard-similarity",
         "graph/k-clique",
         "graph/pagerank",
