@@ -12,6 +12,6 @@
 
 // For products of few columns, and of more: the columns of a tile, and the blocks of a multiprocessor, for which there
 // are registers.
-GEMM(32, 6)
+GEMM(32, 4)
 GEMM(64, 4)
 GEMM(128, 2)

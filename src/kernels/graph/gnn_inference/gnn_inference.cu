@@ -6,7 +6,8 @@
 
 #include "spmm.cuh"
 
-#define GNN __launch_bounds__(256)
+// Registers for eight blocks: more warps hide more of the memory's latency than more registers do.
+#define GNN __launch_bounds__(256, 8)
 
 extern "C" __global__ void GNN gnn_list_long_rows(
     u32 rows, const u32* offsets, u32* counts, uint2* longs, uint2* pieces) {

@@ -16,7 +16,8 @@
 
 #include "spmm.cuh"
 
-#define ATTENTION __launch_bounds__(256)
+// Registers for eight blocks: more warps hide more of the memory's latency than more registers do.
+#define ATTENTION __launch_bounds__(256, 8)
 
 struct Scores {
     u32 heads;
@@ -235,7 +236,7 @@ extern "C" __global__ void ATTENTION attention_node_scores(u32 nodes, u32 heads,
 
 // GATv2's score of each arc, vector . leaky_relu(sources[u] + targets[v]) for each head. Groups of `lanes` lanes take
 // some arcs each.
-extern "C" __global__ void ATTENTION attention_arc_scores(u32 rows, const u32* offsets, const u32* columns,
+extern "C" __global__ void __launch_bounds__(256) attention_arc_scores(u32 rows, const u32* offsets, const u32* columns,
     const u32* counts, const uint2* longs, const uint2* pieces, u32 lanes, u32 piece_blocks, u32 heads, u32 head_width,
     float negative_slope, const float* sources, const float* targets, u32 stride, const float* vectors,
     u32 has_self_loops, float* scores, const volatile u32* flag, u32* cancelled) {
@@ -300,8 +301,8 @@ static __device__ void attend(const CsrRows& csr, const Attention& attention, u3
     });
 }
 
-#define SUM_ENTRY(NAME, BY_ROW, V)                                                                                     \
-    extern "C" __global__ void ATTENTION NAME(u32 rows, const u32* offsets, const u32* columns, const u32* counts,    \
+#define SUM_ENTRY(NAME, BY_ROW, V, BLOCKS)                                                                             \
+    extern "C" __global__ void __launch_bounds__(256, BLOCKS) NAME(u32 rows, const u32* offsets, const u32* columns, const u32* counts,    \
         const uint2* longs, const uint2* pieces, u32 lanes, u32 piece_blocks, u32 heads, u32 head_width,               \
         float negative_slope, const float* source, const float* target, const float* arc_scores, const float* z,       \
         u32 z_stride, u32 has_self_loops, const float* targets, const float* vectors, float* stored_scores,            \
@@ -316,9 +317,9 @@ static __device__ void attend(const CsrRows& csr, const Attention& attention, u3
 
 // Where the numbers of a head are aligned and a multiple of four, and otherwise; and for GATv2 where they are also a power
 // of two that a warp reads at once.
-SUM_ENTRY(attention_sum_4, false, 4)
-SUM_ENTRY(attention_sum_1, false, 1)
-SUM_ENTRY(attention_sum_rows_4, true, 4)
+SUM_ENTRY(attention_sum_4, false, 4, 8)
+SUM_ENTRY(attention_sum_1, false, 1, 8)
+SUM_ENTRY(attention_sum_rows_4, true, 4, 6)
 
 // Puts the pieces of each long row together. blockIdx.y is a range of 32 V columns.
 template <bool BY_ROW, u32 V>
