@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The second runs parts of it: `small`, `memory`, `catalogue`, `resident`, `workers`, `priority`,
-//! `graphs`, `triangles`, `traversal`, `operands`, `pagerank`, `devices`, `telemetry`, `batch`, `batch-cost`,
+//! `graphs`, `triangles`, `traversal`, `operands`, `pagerank`, `neural-network`, `devices`, `telemetry`, `batch`, `batch-cost`,
 //! `batch-pipeline`.
 
 // The plain loop, and the kernels here, are promises about device code.
@@ -19,6 +19,7 @@ mod embedded;
 mod graphs;
 mod hold;
 mod kernels;
+mod neural_network;
 mod operands;
 mod pagerank;
 mod priority;
@@ -90,6 +91,9 @@ fn main() {
     }
     if wanted("pagerank") {
         pagerank::run();
+    }
+    if wanted("neural-network") {
+        neural_network::run();
     }
     if wanted("devices") {
         devices::run();

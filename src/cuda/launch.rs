@@ -81,6 +81,11 @@ impl<T: Element> DeviceBuffer<T> {
         self.read_only
     }
 
+    /// Returns whether the address of the first element is a multiple of `bytes`.
+    pub const fn is_aligned_to(&self, bytes: u64) -> bool {
+        self.address.is_multiple_of(bytes)
+    }
+
     /// Returns the part of the array in `range`.
     ///
     /// # Panics

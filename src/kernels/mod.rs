@@ -19,6 +19,8 @@
 //! | `graph/density`, `graph/graph-density` | [`graph::density`] |
 //! | `graph/eigenvector-centrality` | [`graph::eigenvector_centrality`] |
 //! | `graph/full-metrics`, `graph/full-graph-metrics` | [`graph::full_metrics`] |
+//! | `graph/gnn-inference` | [`graph::gnn_inference`] |
+//! | `graph/graph-attention` | [`graph::graph_attention`] |
 //! | `graph/jaccard-similarity` | [`graph::jaccard_similarity`] |
 //! | `graph/k-clique`, `graph/k-clique-detection` | [`graph::k_clique`] |
 //! | `graph/katz-centrality` | [`graph::katz_centrality`] |
@@ -155,6 +157,8 @@ catalogue! {
         graph::density::Density,
         graph::eigenvector_centrality::EigenvectorCentrality,
         graph::full_metrics::FullMetrics,
+        graph::gnn_inference::GnnInference,
+        graph::graph_attention::GraphAttention,
         graph::jaccard_similarity::JaccardSimilarity,
         graph::k_clique::KClique,
         graph::katz_centrality::KatzCentrality,

@@ -12,6 +12,8 @@ use tower_kernels::kernels::compliance::sanctions_screening::{SanctionsScreening
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
 use tower_kernels::kernels::graph::connected_components::{ConnectedComponentsInput, ConnectedComponentsOutput};
 use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
+use tower_kernels::kernels::graph::gnn_inference::{Aggregation, GnnInferenceInput, GnnInferenceOutput};
+use tower_kernels::kernels::graph::graph_attention::{GraphAttentionInput, GraphAttentionOutput, Variant};
 use tower_kernels::kernels::graph::pagerank::{PageRankInput, PageRankOutput};
 use tower_kernels::kernels::graph::shortest_path::{ShortestPathInput, ShortestPathOutput};
 use tower_kernels::kernels::graph::triangle_counting::{TriangleCountingInput, TriangleCountingOutput};
@@ -46,6 +48,8 @@ crate::tests! {
     screening_stops_at_the_deadline
     clusters_agree
     clustering_stops_at_the_deadline
+    neural_networks_agree
+    deep_networks_stop_at_the_deadline
 }
 
 /// One bench with the catalogue, and the same on the CPU.
@@ -683,6 +687,76 @@ fn clustering_stops_at_the_deadline() {
         let input = KMeansInput { tolerance: 0.0, ..KMeansInput::new(data.clone(), 64, 20_000) };
         let input = Payload::typed(KMeansInput { init, ..input });
         let request = KernelRequest::new("ml/kmeans-cluster", input).with_timeout(Duration::from_millis(200));
+/// Numbers between -1 and 1, over a root.
+fn weights(len: usize, seed: u64, root: f64) -> Vec<f32> {
+    numbers(len, seed).into_iter().map(|value| ((2.0 * value - 1.0) / root) as f32).collect()
+}
+
+fn assert_near(cuda: &[f32], cpu: &[f32], name: &str) {
+    assert_eq!(cuda.len(), cpu.len(), "{name}");
+    let most = cpu.iter().fold(1.0_f32, |most, value| most.max(value.abs()));
+    for (index, (a, b)) in cuda.iter().zip(cpu).enumerate() {
+        assert!((a - b).abs() <= 2e-5 * most, "{name}[{index}]: {a} and {b}");
+    }
+}
+
+/// Widths that are no multiples of four, and graphs with rows of many pieces.
+fn neural_networks_agree() {
+    const NODES: usize = 20_000;
+    let both = Both::new();
+    let mut edges = random_edges(NODES, 100_000, 31);
+    edges.extend((0..NODES as u32).step_by(3).flat_map(|node| [[node, 17], [node, 19_999]]));
+    for sizes in [[70, 33, 128, 5], [3, 200, 7, 300]] {
+        let count: u32 = sizes.windows(2).map(|sizes| sizes[0] * sizes[1]).sum();
+        for aggregation in [Aggregation::Sum, Aggregation::Mean, Aggregation::Max, Aggregation::Gcn] {
+            let input = GnnInferenceInput {
+                node_features: weights(NODES * sizes[0] as usize, 1, 1.0).into(),
+                layer_weights: weights(count as usize, 2, 8.0).into(),
+                layer_sizes: sizes.to_vec().into(),
+                aggregation,
+                directed: true,
+                ..GnnInferenceInput::from_edges(NODES as u64, edges.clone())
+            };
+            let (cuda, cpu) = both.run::<GnnInferenceOutput>("graph/gnn-inference", &Payload::typed(input));
+            assert_near(&cuda.embeddings, &cpu.embeddings, &format!("{sizes:?}, {aggregation:?}"));
+        }
+    }
+    for variant in [Variant::Gat, Variant::GatV2] {
+        for (num_heads, head_dim) in [(8, 8), (3, 50), (2, 128), (5, 7)] {
+            let of_head = if variant == Variant::Gat { 2 * head_dim } else { head_dim };
+            let input = GraphAttentionInput {
+                node_features: weights(NODES * 20, 1, 1.0).into(),
+                num_heads,
+                head_dim,
+                value_weights: weights((20 * num_heads * head_dim) as usize, 2, 4.0).into(),
+                attention_vectors: weights((num_heads * of_head) as usize, 3, 1.0).into(),
+                variant,
+                return_attention: true,
+                directed: true,
+                ..GraphAttentionInput::from_edges(NODES as u64, edges.clone())
+            };
+            let (cuda, cpu) = both.run::<GraphAttentionOutput>("graph/graph-attention", &Payload::typed(input));
+            let name = format!("{variant:?}, {num_heads} heads of {head_dim}");
+            assert_near(&cuda.embeddings, &cpu.embeddings, &name);
+            assert_near(&cuda.attention_weights, &cpu.attention_weights, &name);
+            assert_eq!(cuda.attention_sources, cpu.attention_sources, "{name}");
+        }
+    }
+}
+
+fn deep_networks_stop_at_the_deadline() {
+    let both = Both::new();
+    // Some 100 ms of work for the device.
+    let graph = CsrGraph::from_edges(6_000, &clique(6_000), Direction::Undirected).unwrap();
+    let operand = both.cuda.registry.operands().put("clique", graph).unwrap();
+    let input = Payload::typed(GnnInferenceInput {
+        node_features: weights(6_000 * 256, 1, 1.0).into(),
+        layer_sizes: vec![256; 65].into(),
+        layer_weights: weights(64 * 256 * 256, 2, 16.0).into(),
+        ..GnnInferenceInput::from_operand(operand)
+    });
+    for timeout in [40, 70].map(Duration::from_millis) {
+        let request = KernelRequest::new("graph/gnn-inference", input.clone()).with_timeout(timeout);
         let result = both.cuda.runtime.block_on(async { both.cuda.service().ready().await?.call(request).await });
         assert!(matches!(result, Err(KernelError::DeadlineExceeded { .. })), "{:?}", result.err());
         both.cuda.settle();

@@ -1,6 +1,8 @@
 //! The algorithms on device arrays that kernels share, at sizes around a tile and at large ones.
 
 use tower_kernels::kernels::authoring::Random;
+use tower_kernels::kernels::device::cancel::CancelSignal;
+use tower_kernels::kernels::device::gemm::{self, Epilogue, Matrix};
 use tower_kernels::kernels::device::{radix_sort, scan};
 use tower_kernels::kernels::ordered_bits::SortOrder;
 use tower_kernels::service::Buffer;
@@ -10,6 +12,7 @@ use crate::probe::Bench;
 crate::tests! {
     offsets_are_the_sums_of_what_comes_before
     values_are_sorted_by_their_keys
+    products_of_matrices_are_those_of_the_definition
 }
 
 const SIZES: [usize; 8] = [0, 1, 255, 4095, 4096, 4097, 100_000, (3 << 20) + 1];
@@ -54,5 +57,38 @@ fn values_are_sorted_by_their_keys() {
     });
     for _ in 0..3 {
         bench.run("test/sort-by-key").unwrap();
+    }
+}
+
+fn products_of_matrices_are_those_of_the_definition() {
+    let bench = Bench::new(1).with("test/gemm", |cuda| {
+        let mut random = Random::new(5);
+        let cancel = CancelSignal::new(cuda)?;
+        // Around the tiles of 128 rows, 32, 64 and 128 columns, and steps of 16.
+        for (m, n, k) in [(1, 1, 1), (128, 128, 16), (129, 33, 17), (300, 64, 100), (257, 7, 433), (1000, 130, 31)] {
+            let mut numbers = |len: u32| (0..len).map(|_| random.between(-1.0, 1.0) as f32).collect::<Vec<_>>();
+            let (a, b, bias) = (numbers(m * k), numbers(k * n), numbers(n));
+            let (on_device, factor) = (cuda.upload(&a)?, cuda.upload(&b)?);
+            let product = cuda.alloc(m as usize * n.next_multiple_of(4) as usize)?;
+            let product = Matrix::padded(product, m, n);
+            let relu = 1;
+            let epilogue = Epilogue { bias: Some(cuda.upload(&bias)?), activation: relu, ..Epilogue::default() };
+            let (on_device, factor) = (Matrix::new(on_device, m, k), Matrix::new(factor, k, n));
+            gemm::multiply(&on_device, &factor, &product, &epilogue, &cancel, cuda)?;
+            let found = cuda.download(&product.numbers)?;
+            for row in 0..m as usize {
+                for column in 0..n as usize {
+                    let term = |i: usize| f64::from(a[row * k as usize + i]) * f64::from(b[i * n as usize + column]);
+                    let sum: f64 = f64::from(bias[column]) + (0..k as usize).map(term).sum::<f64>();
+                    let error = f64::from(found[row * product.stride as usize + column]) - sum.max(0.0);
+                    assert!(error.abs() < 1e-6 * f64::from(k), "{m} x {k} x {n}, [{row}, {column}]: off by {error}");
+                }
+            }
+        }
+        Ok(Buffer::default())
+    });
+    // Memory of the run before is used again.
+    for _ in 0..2 {
+        bench.run("test/gemm").unwrap();
     }
 }

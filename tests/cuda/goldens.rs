@@ -13,6 +13,7 @@ use tower_kernels::service::{Kernel, KernelRequest, NumberArray, Payload, RunCon
 use crate::probe::Bench;
 use crate::support::core_goldens::{bits_at, bits_of_rows, sorts, top_ks};
 use crate::support::kmeans_goldens::{check_run, runs, seedings};
+use crate::support::gnn_goldens;
 
 crate::tests! {
     betweenness_is_that_of_networkx
@@ -29,6 +30,7 @@ crate::tests! {
     volatility_models_are_those_of_arch
     names_score_as_with_rapidfuzz
     clusters_are_those_of_scikit_learn
+    neural_networks_are_those_of_scipy
 }
 
 fn run(bench: &Bench, id: &'static str, input: &Value) -> Value {
@@ -378,5 +380,12 @@ fn clusters_are_those_of_scikit_learn() {
         };
         let mean = (0..golden.seeds).map(inertia).sum::<f64>() / golden.seeds as f64;
         assert!(mean <= golden.limit(), "{}: {mean}, and {} in scikit-learn", golden.name, golden.mean);
+fn neural_networks_are_those_of_scipy() {
+    let bench = bench();
+    for golden in gnn_goldens::goldens("gnn_inference") {
+        gnn_goldens::check_inference(&run(&bench, "graph/gnn-inference", &golden["input"]), &golden);
+    }
+    for golden in gnn_goldens::goldens("graph_attention") {
+        gnn_goldens::check_attention(&run(&bench, "graph/graph-attention", &golden["input"]), &golden);
     }
 }

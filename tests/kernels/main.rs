@@ -7,6 +7,9 @@ mod connected_components;
 mod core;
 #[path = "../support/core_goldens.rs"]
 mod core_goldens;
+mod gnn;
+#[path = "../support/gnn_goldens.rs"]
+mod gnn_goldens;
 mod graph_input;
 mod graphs;
 mod kmeans;

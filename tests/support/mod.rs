@@ -4,6 +4,7 @@
 pub(crate) mod checks;
 pub(crate) mod core_goldens;
 pub(crate) mod custom_backends;
+pub(crate) mod gnn_goldens;
 pub(crate) mod http_client;
 pub(crate) mod kernels;
 pub(crate) mod kmeans_goldens;

@@ -2,8 +2,12 @@
 //!
 //! | module | algorithm |
 //! |---|---|
+//! | [`cancel`] | tells the blocks of a launch that their request is cancelled |
+//! | [`gemm`] | multiplies dense matrices in single precision |
 //! | [`radix_sort`] | sorts numbers, alone, with their indices, or with a value of 32 bits each |
 //! | [`scan`] | adds up what comes before each element |
 
+pub mod cancel;
+pub mod gemm;
 pub mod radix_sort;
 pub mod scan;

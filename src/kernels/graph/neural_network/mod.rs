@@ -1,0 +1,38 @@
+//! What layers of neural networks on graphs have in common: dense products, activation functions, and checks.
+
+pub mod activation;
+pub(super) mod dense;
+pub(super) mod rows;
+#[cfg(feature = "cuda")]
+pub(super) mod rows_cuda;
+
+use crate::service::InvalidInput;
+
+/// The most numbers of a node before or after a layer.
+pub const MAX_WIDTH: u32 = 1 << 14;
+
+/// Checks the length of an array that is a matrix, row after row.
+pub(super) fn check_matrix(field: &str, len: usize, rows: usize, columns: usize) -> Result<(), InvalidInput> {
+    let expected = rows.checked_mul(columns);
+    if expected == Some(len) {
+        return Ok(());
+    }
+    let reason = format!("{len} numbers, and {rows} rows of {columns} are needed");
+    Err(InvalidInput::new(field, reason))
+}
+
+/// Checks a slope for negative numbers, which is from 0 to 1.
+pub(super) fn check_slope(field: &str, slope: f64) -> Result<(), InvalidInput> {
+    if (0.0..=1.0).contains(&slope) {
+        return Ok(());
+    }
+    Err(InvalidInput::new(field, format!("{slope}, and it is from 0 to 1")))
+}
+
+/// Checks the number of a node's numbers before or after a layer.
+pub(super) fn check_width(field: &str, width: u32) -> Result<(), InvalidInput> {
+    if (1..=MAX_WIDTH).contains(&width) {
+        return Ok(());
+    }
+    Err(InvalidInput::new(field, format!("{width}, and it is from 1 to {MAX_WIDTH}")))
+}
