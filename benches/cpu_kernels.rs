@@ -25,6 +25,7 @@ fn main() {
     }
     if wants("names") {
         names();
+    }
     if wants("kmeans") {
         kmeans();
     }

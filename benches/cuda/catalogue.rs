@@ -36,12 +36,12 @@ impl Random {
 pub(crate) fn run() {
     core_rows();
     pricing_rows();
+    kmeans_rows();
     phases();
     volatility_rows();
     value_at_risk_rows();
     similarity_rows();
     screening_rows();
-    kmeans_rows();
 
     for (nodes, edges, samples) in [(2_000, 10_000, None), (20_000, 100_000, None), (1 << 20, 8 << 20, Some(64))] {
         let mut random = Random::new(nodes);
@@ -191,6 +191,9 @@ fn screening_rows() {
             let time = median(&mut service, "compliance/sanctions-screening", &Payload::typed(input), 7);
             print(&format!("screening, {count} x 200000, {scorer:?}, min_score {min_score}"), time, None);
         }
+    }
+}
+
 /// k-means from ordinary memory: an iteration is the difference of runs with 11 and 1 of them, from given centroids; the
 /// seeding that of runs with one iteration. `benches/peers/kmeans_peers.py` times torch.
 fn kmeans_rows() {

@@ -1,6 +1,5 @@
 //! The goldens on CUDA: networkx's scores, components and distances, option prices of 40 digits, numpy's sorts and top k,
-//! arch's estimates, and rapidfuzz's scores.
-//! arch's estimates, and scikit-learn's clusters.
+//! arch's estimates, rapidfuzz's scores, scikit-learn's clusters, and scipy's layers of neural networks.
 
 use serde_json::{Value, json};
 use tower::{Service, ServiceExt};
@@ -12,8 +11,8 @@ use tower_kernels::service::{Kernel, KernelRequest, NumberArray, Payload, RunCon
 
 use crate::probe::Bench;
 use crate::support::core_goldens::{bits_at, bits_of_rows, sorts, top_ks};
-use crate::support::kmeans_goldens::{check_run, runs, seedings};
 use crate::support::gnn_goldens;
+use crate::support::kmeans_goldens::{check_run, runs, seedings};
 
 crate::tests! {
     betweenness_is_that_of_networkx
@@ -26,11 +25,11 @@ crate::tests! {
     option_prices_are_within_1e12_of_40_digits
     sorts_are_those_of_numpy
     the_top_k_are_those_of_numpy
+    neural_networks_are_those_of_scipy
+    clusters_are_those_of_scikit_learn
     large_sorts_and_selections_are_those_of_the_cpu
     volatility_models_are_those_of_arch
     names_score_as_with_rapidfuzz
-    clusters_are_those_of_scikit_learn
-    neural_networks_are_those_of_scipy
 }
 
 fn run(bench: &Bench, id: &'static str, input: &Value) -> Value {
@@ -380,6 +379,9 @@ fn clusters_are_those_of_scikit_learn() {
         };
         let mean = (0..golden.seeds).map(inertia).sum::<f64>() / golden.seeds as f64;
         assert!(mean <= golden.limit(), "{}: {mean}, and {} in scikit-learn", golden.name, golden.mean);
+    }
+}
+
 fn neural_networks_are_those_of_scipy() {
     let bench = bench();
     for golden in gnn_goldens::goldens("gnn_inference") {
