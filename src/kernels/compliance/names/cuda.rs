@@ -3,7 +3,8 @@
 use super::best::{Best, Match};
 use super::list::NameList;
 use super::matches::ListSize;
-use super::pattern::{COMMON, Pattern, Token, WORD};
+use super::pattern::WORD;
+use super::pattern_arrays::{PATTERN_WORDS, PatternArrays};
 use super::query::{PreparedQuery, Query};
 use super::scores::Scorer;
 use super::{MAX_MATCHES, Search, search::search as search_cpu};
@@ -16,11 +17,9 @@ pub(in crate::kernels::compliance) static MODULE: Module = Module::embedded(devi
 const THREADS: u32 = 256;
 const GROUP: usize = 32;
 const NEEDED: usize = 5 * (WORD + 1);
-/// Words of a `Pattern` there.
-const PATTERN_WORDS: usize = 8;
 /// Blocks that a multiprocessor holds at a time.
 const BLOCKS_PER_MULTIPROCESSOR: u32 = 6;
-/// Patterns of a batch; a query of more is a batch by itself.
+/// Patterns of a batch.
 const PATTERNS_PER_BATCH: usize = 1024;
 /// Hits that there is memory for: pairs of a query and a name that one launch compares.
 const MAX_HITS: usize = 1 << 23;
@@ -83,16 +82,20 @@ pub(super) fn search(search: &Search<'_>, cuda: &mut LaunchContext<'_>) -> Resul
     Ok(matches)
 }
 
-/// Splits queries into batches of [`PATTERNS_PER_BATCH`].
+/// Splits queries into batches that have memory for the hits of some names: each query has as much as the one with the most
+/// names needs.
 fn batches<'a>(indices: &'a [usize], queries: &[Query]) -> Vec<&'a [usize]> {
-    let (mut batches, mut start, mut patterns) = (Vec::new(), 0, 0);
+    let (mut batches, mut start, mut patterns, mut most) = (Vec::new(), 0, 0, 0);
     for (index, &query) in indices.iter().enumerate() {
         let names = queries[query].names.len();
-        if index > start && patterns + names > PATTERNS_PER_BATCH {
+        let hits_of_a_name = (index - start + 1) * most.max(names);
+        let is_full = patterns + names > PATTERNS_PER_BATCH || hits_of_a_name > MAX_HITS / THREADS as usize;
+        if index > start && is_full {
             batches.push(&indices[start..index]);
-            (start, patterns) = (index, 0);
+            (start, patterns, most) = (index, 0, 0);
         }
         patterns += names;
+        most = most.max(names);
     }
     batches.push(&indices[start..]);
     batches
@@ -168,46 +171,6 @@ struct Batch {
     kept_scores: DeviceBuffer<f64>,
     kept_keys: DeviceBuffer<u64>,
     cancel: CancelFlag,
-}
-
-/// The patterns of a batch as arrays.
-#[derive(Default)]
-struct PatternArrays {
-    patterns: Vec<u64>,
-    masks: Vec<u64>,
-    rare_codes: Vec<u32>,
-    rare_masks: Vec<u64>,
-    tokens: Vec<u32>,
-    token_masks: Vec<u64>,
-}
-
-/// Two words of 32 bits, the lower first.
-fn pair(low: usize, high: usize) -> u64 {
-    low as u64 | (high as u64) << 32
-}
-
-impl PatternArrays {
-    fn add(&mut self, pattern: &Pattern, query: usize) {
-        let (first_rare, first_token) = (self.rare_codes.len(), self.tokens.len());
-        self.masks.extend(&pattern.masks.common[..COMMON]);
-        self.rare_codes.extend(pattern.masks.rare_codes.iter().map(|&code| u32::from(code)));
-        self.rare_masks.extend(&pattern.masks.rare);
-        for &Token { id, start, len } in &pattern.tokens {
-            self.tokens.push(id);
-            // With the space after it, if there is one.
-            let end = (start + len + 1).min(pattern.len());
-            self.token_masks.push((!0 >> (WORD - (end - start))) << start);
-        }
-        self.patterns.extend(pattern.signature);
-        self.patterns.extend([
-            pattern.prefix,
-            pattern.token_signature,
-            pair(pattern.len(), query),
-            pair(first_rare, self.rare_codes.len() - first_rare),
-            pair(first_token, pattern.tokens.len()),
-            0,
-        ]);
-    }
 }
 
 impl Batch {
@@ -361,5 +324,26 @@ impl Batch {
             &self.cancel,
         ];
         cuda.launch(&MODULE, "names_select", Launch::new(self.num_queries as u32, THREADS), &args)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_bounded_by_patterns_and_by_hits() {
+        let query = |names: usize| Query { names: vec![String::new(); names], ..Query::of_name(String::new(), 0.0) };
+        let mut queries = vec![query(1); 1_500];
+        queries.extend(vec![query(256); 5]);
+        queries.extend(vec![query(1); 800]);
+        let indices: Vec<usize> = (0..queries.len()).collect();
+        let batches = batches(&indices, &queries);
+        assert_eq!(batches.concat(), indices);
+        for batch in batches {
+            let names = batch.iter().map(|&query| queries[query].names.len());
+            let (sum, most) = (names.clone().sum::<usize>(), names.max().unwrap());
+            assert!(sum <= PATTERNS_PER_BATCH && batch.len() * most * THREADS as usize <= MAX_HITS, "{sum}, {most}");
+        }
     }
 }

@@ -8,9 +8,11 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
+use super::entity::JsonDocument;
 use super::normalize::normalize;
+use super::tensor_document::TensorDocument;
 use super::texts::Texts;
-use crate::service::{Buffer, DType, InvalidInput, Tensor, Tensors, optional_sequence};
+use crate::service::{Buffer, DType, InvalidInput, Tensor, Tensors};
 
 /// The most names of a list, aliases included.
 pub const MAX_NAMES: usize = 1 << 27;
@@ -247,91 +249,6 @@ pub(in crate::kernels::compliance) fn compared(name: &str, is_normalized: bool) 
     Ok(compared)
 }
 
-/// An entry of a list in JSON, or the query of a request.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Entity {
-    /// What the output says of the entity. Default: its index in the list.
-    #[serde(default)]
-    pub id: Option<u64>,
-    /// The name.
-    pub name: String,
-    /// Other names.
-    #[serde(default)]
-    pub aliases: Vec<String>,
-    /// A date as YYYYMMDD, such as that of birth; month and day may be 00.
-    #[serde(default, alias = "dob")]
-    pub date: Option<u32>,
-    /// The country.
-    #[serde(default)]
-    pub country: Option<String>,
-    /// The type, such as `person`.
-    #[serde(default)]
-    pub entity_type: Option<String>,
-    /// The list that has the entry.
-    #[serde(default)]
-    pub source: Option<String>,
-    /// The programme under which it is listed.
-    #[serde(default)]
-    pub program: Option<String>,
-}
-
-impl NameListDocument {
-    /// Creates a list of entities.
-    pub fn from_entities(entities: &[Entity], normalize: bool) -> Self {
-        let names = entities.iter().flat_map(|entity| std::iter::once(&entity.name).chain(&entity.aliases));
-        let has = |is_given: fn(&Entity) -> bool| entities.iter().any(is_given);
-        let texts = |is_given: fn(&Entity) -> bool, field: fn(&Entity) -> &Option<String>| {
-            has(is_given).then(|| Texts::new(entities.iter().map(|entity| field(entity).as_deref().unwrap_or(""))))
-        };
-        let entry_offsets = has(|entity| !entity.aliases.is_empty()).then(|| {
-            let mut next = 0_u32;
-            let ends = entities.iter().map(|entity| {
-                next = next.saturating_add(u32::try_from(1 + entity.aliases.len()).unwrap_or(u32::MAX));
-                next
-            });
-            std::iter::once(0).chain(ends.collect::<Vec<_>>()).collect()
-        });
-        let ids = has(|entity| entity.id.is_some())
-            .then(|| (0..).zip(entities).map(|(index, entity)| entity.id.unwrap_or(index)).collect());
-        let dates = has(|entity| entity.date.is_some())
-            .then(|| entities.iter().map(|entity| entity.date.unwrap_or(0)).collect());
-        Self {
-            names: Texts::new(names.map(String::as_str)),
-            entry_offsets,
-            ids,
-            dates,
-            countries: texts(|entity| entity.country.is_some(), |entity| &entity.country),
-            entity_types: texts(|entity| entity.entity_type.is_some(), |entity| &entity.entity_type),
-            sources: texts(|entity| entity.source.is_some(), |entity| &entity.source),
-            programs: texts(|entity| entity.program.is_some(), |entity| &entity.program),
-            normalize,
-        }
-    }
-}
-
-/// The JSON form of a list.
-#[derive(Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-#[schemars(rename = "NameList", extend("examples" = [
-    { "entries": [{ "name": "John Smith" }, { "name": "Jane Doe" }] },
-    { "entries": [{ "id": 7, "name": "Smith, John", "aliases": ["Johnny Smith"], "country": "US", "dob": 19600131,
-        "source": "OFAC", "program": "SDGT" }] },
-]))]
-struct JsonDocument {
-    /// The entries, at least one.
-    #[serde(default, deserialize_with = "optional_sequence")]
-    #[schemars(with = "Vec<Entity>", length(min = 1), required)]
-    entries: Option<Vec<Entity>>,
-    /// Whether names are compared without case, accents and punctuation.
-    #[serde(default = "yes")]
-    normalize: bool,
-}
-
-fn yes() -> bool {
-    true
-}
-
 impl<'de> Deserialize<'de> for NameListDocument {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if !deserializer.is_human_readable() {
@@ -350,67 +267,5 @@ impl JsonSchema for NameListDocument {
 
     fn json_schema(generator: &mut SchemaGenerator) -> Schema {
         JsonDocument::json_schema(generator)
-    }
-}
-
-/// The form of a list as tensors.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct TensorDocument {
-    text: Buffer<u8>,
-    offsets: Buffer<u32>,
-    #[serde(default)]
-    entry_offsets: Option<Buffer<u32>>,
-    #[serde(default)]
-    ids: Option<Buffer<u64>>,
-    #[serde(default)]
-    dates: Option<Buffer<u32>>,
-    #[serde(default)]
-    country_text: Option<Buffer<u8>>,
-    #[serde(default)]
-    country_offsets: Option<Buffer<u32>>,
-    #[serde(default)]
-    entity_type_text: Option<Buffer<u8>>,
-    #[serde(default)]
-    entity_type_offsets: Option<Buffer<u32>>,
-    #[serde(default)]
-    source_text: Option<Buffer<u8>>,
-    #[serde(default)]
-    source_offsets: Option<Buffer<u32>>,
-    #[serde(default)]
-    program_text: Option<Buffer<u8>>,
-    #[serde(default)]
-    program_offsets: Option<Buffer<u32>>,
-    #[serde(default = "yes")]
-    normalize: bool,
-}
-
-impl TensorDocument {
-    /// Pairs texts with their offsets.
-    ///
-    /// # Errors
-    /// One of the two is missing.
-    fn into_document(self) -> Result<NameListDocument, InvalidInput> {
-        let pair = |[text_name, offsets_name]: [&str; 2], text, offsets| match (text, offsets) {
-            (Some(text), Some(offsets)) => Ok(Some(Texts { text, offsets })),
-            (None, None) => Ok(None),
-            (None, Some(_)) => Err(InvalidInput::new(text_name, "missing tensor")),
-            (Some(_), None) => Err(InvalidInput::new(offsets_name, "missing tensor")),
-        };
-        Ok(NameListDocument {
-            names: Texts { text: self.text, offsets: self.offsets },
-            entry_offsets: self.entry_offsets,
-            ids: self.ids,
-            dates: self.dates,
-            countries: pair(["country_text", "country_offsets"], self.country_text, self.country_offsets)?,
-            entity_types: pair(
-                ["entity_type_text", "entity_type_offsets"],
-                self.entity_type_text,
-                self.entity_type_offsets,
-            )?,
-            sources: pair(["source_text", "source_offsets"], self.source_text, self.source_offsets)?,
-            programs: pair(["program_text", "program_offsets"], self.program_text, self.program_offsets)?,
-            normalize: self.normalize,
-        })
     }
 }

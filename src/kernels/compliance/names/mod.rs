@@ -16,20 +16,25 @@ mod best;
 pub(super) mod cuda;
 mod distance;
 mod document;
+mod entity;
 mod form;
 mod list;
 mod matches;
 mod normalize;
 mod pattern;
+#[cfg(feature = "cuda")]
+mod pattern_arrays;
 mod query;
 pub(super) mod reference;
 mod scores;
 mod search;
+mod tensor_document;
 mod texts;
 mod token_set;
 
-pub use document::{Entity, MAX_NAME_CHARACTERS, MAX_NAMES, NameListDocument};
+pub use document::{MAX_NAME_CHARACTERS, MAX_NAMES, NameListDocument};
 pub(super) use document::{check_date, compared};
+pub use entity::Entity;
 pub use list::NameList;
 pub use matches::TextArray;
 pub(super) use matches::{ListSize, MatchColumns};

@@ -96,6 +96,7 @@ impl Searcher<'_> {
     }
 
     /// Collects the names that may reach the threshold, by the characters that they can have in common with the pattern.
+    // Into the code that pulp compiles for the processor's instructions.
     #[inline(always)]
     fn filter(
         &self,
