@@ -95,7 +95,7 @@
 //! | `cache` | | `layers::CacheLayer`: a cache of responses |
 //! | `layers` | | all of the layers above |
 //! | `service` | yes | [`KernelService`](service::KernelService), the CPU backend, and the [`pipeline`] with the layers that it consists of; no kernels |
-//! | `kernels-core`, `kernels-graph`, `kernels-linalg`, `kernels-orderbook`, `kernels-risk`, `kernels-stats`, `kernels-temporal` | yes | the kernels of one domain of the [catalogue](kernels); each enables `service` |
+//! | `kernels-compliance`, `kernels-core`, `kernels-graph`, `kernels-linalg`, `kernels-orderbook`, `kernels-risk`, `kernels-stats`, `kernels-temporal` | yes | the kernels of one domain of the [catalogue](kernels); each enables `service` |
 //! | `kernels` | yes | all domains |
 //! | `cuda` | yes | the CUDA backend, which loads the driver at run time and builds without it; enables `service` |
 //! | `tower` | yes | `kernels` and all layers but `auth` and `cache` |

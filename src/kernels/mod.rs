@@ -2,6 +2,8 @@
 //!
 //! | id | module |
 //! |---|---|
+//! | `compliance/entity-resolution` | [`compliance::entity_resolution`] |
+//! | `compliance/sanctions-screening` | [`compliance::sanctions_screening`] |
 //! | `core/sort` | [`core::sort`] |
 //! | `core/top-k` | [`core::top_k`] |
 //! | `graph/adamic-adar`, `graph/adamic-adar-index` | [`graph::adamic_adar`] |
@@ -43,6 +45,8 @@ macro_rules! with_numbers {
 }
 
 pub mod authoring;
+#[cfg(feature = "kernels-compliance")]
+pub mod compliance;
 #[cfg(feature = "kernels-core")]
 pub mod core;
 #[cfg(feature = "cuda")]
@@ -94,6 +98,8 @@ macro_rules! catalogue {
             registry: &KernelRegistry,
             wanted: impl Fn(&KernelInfo) -> bool,
         ) -> Result<(), RegisterError> {
+            #[cfg(feature = "kernels-compliance")]
+            registry.operands().register::<compliance::names::NameList>();
             #[cfg(feature = "kernels-graph")]
             registry.operands().register::<graph::csr::CsrGraph>();
             $($(
@@ -120,6 +126,10 @@ macro_rules! catalogue {
 }
 
 catalogue! {
+    "kernels-compliance": [
+        compliance::entity_resolution::EntityResolution,
+        compliance::sanctions_screening::SanctionsScreening
+    ],
     "kernels-core": [core::sort::Sort, core::top_k::TopK],
     "kernels-graph": [
         graph::adamic_adar::AdamicAdar,

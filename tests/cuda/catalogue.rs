@@ -6,6 +6,9 @@ use std::time::Duration;
 use tower::{Service, ServiceExt};
 use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::kernels::authoring::Precision;
+use tower_kernels::kernels::compliance::entity_resolution::{EntityResolutionInput, EntityResolutionOutput};
+use tower_kernels::kernels::compliance::names::{Entity, NameList, NameListDocument, Scorer};
+use tower_kernels::kernels::compliance::sanctions_screening::{SanctionsScreeningInput, SanctionsScreeningOutput};
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
 use tower_kernels::kernels::graph::connected_components::{ConnectedComponentsInput, ConnectedComponentsOutput};
 use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
@@ -17,7 +20,7 @@ use tower_kernels::kernels::risk::monte_carlo_var::{MonteCarloVarInput, MonteCar
 use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricingInput, OptionPricingOutput};
 use tower_kernels::kernels::temporal::volatility_analysis::{Mean, VolatilityInput, VolatilityOutput};
 use tower_kernels::service::{
-    FloatArray, KernelError, KernelRequest, KernelResponse, KernelService, Payload, RunContext,
+    FloatArray, KernelError, KernelRequest, KernelResponse, KernelService, Operand, OperandValue, Payload, RunContext,
 };
 
 use crate::probe::{Bench, numbers};
@@ -38,6 +41,8 @@ crate::tests! {
     strong_components_run_on_the_cpu
     wide_and_deep_searches_agree
     searches_stop_at_the_deadline
+    names_are_screened_as_on_the_cpu
+    screening_stops_at_the_deadline
 }
 
 /// One bench with the catalogue, and the same on the CPU.
@@ -381,6 +386,19 @@ fn small_inputs_of_every_kernel_agree() {
         let (cuda, cpu) = both.run::<VolatilityOutput>("temporal/volatility-analysis", &input);
         assert!(cuda.log_likelihood.iter().zip(cpu.log_likelihood.iter()).all(|(a, b)| (a - b).abs() < 1e-6 * b.abs()));
     }
+    for scorer in [Scorer::JaroWinkler, Scorer::Edit, Scorer::TokenSort, Scorer::TokenSet] {
+        let document = NameListDocument::from_entities(&entities(700, 25), true);
+        let queries = Operand::inline(NameListDocument::from_entities(&entities(40, 26), true));
+        let input = EntityResolutionInput {
+            query: None,
+            queries: Some(queries),
+            scorer,
+            min_score: 0.3,
+            ..EntityResolutionInput::new(Entity::default(), Operand::inline(document))
+        };
+        let (cuda, cpu) = both.run::<EntityResolutionOutput>("compliance/entity-resolution", &Payload::typed(input));
+        assert!(cuda == cpu);
+    }
     let path: Vec<[u32; 2]> = (1..600).map(|node| [node - 1, node]).collect();
     let mut deep = BetweennessInput::from_edges(600, path);
     deep.samples = Some(40);
@@ -539,4 +557,75 @@ fn searches_stop_at_the_deadline() {
         assert!(matches!(result, Err(KernelError::DeadlineExceeded { .. })), "{result:?}");
         both.cuda.settle();
     }
+}
+
+/// Entities with aliases and attributes; some names have more than 64 characters.
+fn entities(count: usize, seed: u64) -> Vec<Entity> {
+    const SYLLABLES: [&str; 10] = ["ba", "dei", "fo", "gu", "hi", "ja", "дми", "山", "é", "st"];
+    let mut picks = numbers(count * 40, seed).into_iter();
+    let mut below = |bound: usize| (picks.next().unwrap_or(0.5) * bound as f64) as usize;
+    let mut name = |words: usize| -> String {
+        let mut word = || -> String { (0..=below(3)).map(|_| SYLLABLES[below(SYLLABLES.len())]).collect() };
+        (0..words).map(|_| word()).collect::<Vec<_>>().join(" ")
+    };
+    (0..count)
+        .map(|index| Entity {
+            name: name(if index % 50 == 0 { 20 } else { 2 }),
+            aliases: if index % 3 == 0 { vec![name(3), name(2)] } else { Vec::new() },
+            date: (index % 4 == 0).then_some(19_600_101 + index as u32 % 28),
+            country: (index % 2 == 0).then(|| ["US", "FR"][index / 2 % 2].to_owned()),
+            ..Entity::default()
+        })
+        .collect()
+}
+
+fn names_are_screened_as_on_the_cpu() {
+    let both = Both::new();
+    let (candidates, queries) = (entities(30_000, 21), entities(1_500, 22));
+    let document = NameListDocument::from_entities(&candidates, true);
+    let list = NameList::from_document(&document, &RunContext::detached()).unwrap();
+    let list: Operand<NameList> = both.cuda.registry.operands().put("list", list).unwrap();
+    let names: Vec<String> = queries.iter().map(|query| query.name.clone()).collect();
+    for scorer in [Scorer::JaroWinkler, Scorer::Edit, Scorer::Ratio, Scorer::TokenSort, Scorer::TokenSet] {
+        for (count, min_score, max_matches) in [(1_500, 0.8, 10), (100, 0.0, 1), (3, 0.0, 1_024)] {
+            let input = SanctionsScreeningInput {
+                scorer,
+                min_score,
+                max_matches,
+                ..SanctionsScreeningInput::new(names[..count].to_vec(), list.clone())
+            };
+            let id = "compliance/sanctions-screening";
+            let (cuda, cpu) = both.run::<SanctionsScreeningOutput>(id, &Payload::typed(input));
+            assert!(cuda == cpu, "{scorer:?}, {count} names, {min_score}");
+        }
+        let queries = NameListDocument::from_entities(&queries[..300], true);
+        let input = EntityResolutionInput {
+            query: None,
+            queries: Some(Operand::inline(queries)),
+            scorer,
+            min_score: 0.7,
+            ..EntityResolutionInput::new(Entity::default(), list.clone())
+        };
+        let (cuda, cpu) = both.run::<EntityResolutionOutput>("compliance/entity-resolution", &Payload::typed(input));
+        assert!(cuda == cpu && !cpu.scores.is_empty(), "{scorer:?}");
+    }
+}
+
+fn screening_stops_at_the_deadline() {
+    let both = Both::new();
+    let document = NameListDocument::from_entities(&entities(100_000, 23), true);
+    let list = NameList::from_document(&document, &RunContext::detached()).unwrap();
+    let list: Operand<NameList> = both.cuda.registry.operands().put("list", list).unwrap();
+    // Some seconds of work.
+    let names: Vec<String> = entities(400_000, 24).into_iter().map(|entity| entity.name).collect();
+    let input = SanctionsScreeningInput {
+        scorer: Scorer::TokenSet,
+        min_score: 0.0,
+        ..SanctionsScreeningInput::new(names, list)
+    };
+    let request = KernelRequest::new("compliance/sanctions-screening", Payload::typed(input))
+        .with_timeout(Duration::from_millis(400));
+    let result = both.cuda.runtime.block_on(async { both.cuda.service().ready().await?.call(request).await });
+    assert!(matches!(result, Err(KernelError::DeadlineExceeded { .. })), "{:?}", result.err());
+    both.cuda.settle();
 }

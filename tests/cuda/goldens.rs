@@ -1,5 +1,5 @@
-//! The goldens on CUDA: networkx's scores, components and distances, option prices of 40 digits, numpy's sorts and top k, and
-//! arch's estimates.
+//! The goldens on CUDA: networkx's scores, components and distances, option prices of 40 digits, numpy's sorts and top k,
+//! arch's estimates, and rapidfuzz's scores.
 
 use serde_json::{Value, json};
 use tower::{Service, ServiceExt};
@@ -22,6 +22,7 @@ crate::tests! {
     the_top_k_are_those_of_numpy
     large_sorts_and_selections_are_those_of_the_cpu
     volatility_models_are_those_of_arch
+    names_score_as_with_rapidfuzz
 }
 
 fn run(bench: &Bench, id: &'static str, input: &Value) -> Value {
@@ -197,6 +198,28 @@ fn option_prices_are_within_1e12_of_40_digits() {
             let expected = row[7 + index].as_f64().unwrap();
             let bound = 1e-12 * expected.abs().max(scales(terms)[index]);
             assert!((value - expected).abs() <= bound, "{field} of {} {terms:?}: {value:e} {expected:e}", row[6]);
+        }
+    }
+}
+
+fn names_score_as_with_rapidfuzz() {
+    let goldens: Value = serde_json::from_str(include_str!("../goldens/names.json")).unwrap();
+    let names = goldens["names"].as_array().unwrap();
+    let entries: Vec<Value> = names.iter().map(|name| json!({"name": name})).collect();
+    let bench = bench();
+    for (form, normalize) in [("scores", true), ("raw_scores", false)] {
+        for (scorer, expected) in goldens[form].as_object().unwrap() {
+            let input = json!({
+                "names": goldens["queries"], "sanctions_list": {"entries": entries, "normalize": normalize},
+                "scorer": scorer, "min_score": 0.0, "max_matches": 1024,
+            });
+            let output = run(&bench, "compliance/sanctions-screening", &input);
+            let (scores, entries) = (numbers(&output["scores"]), numbers(&output["entries"]));
+            assert_eq!(scores.len(), expected.as_array().unwrap().len() * names.len());
+            for (index, (score, entry)) in scores.iter().zip(entries).enumerate() {
+                let expected = expected[index / names.len()][entry as usize].as_f64().unwrap();
+                assert!((score - expected).abs() < 1e-8, "{scorer}, {index}: {score} {expected}");
+            }
         }
     }
 }
