@@ -6,19 +6,24 @@
 use std::time::Instant;
 
 use tower_kernels::kernels::authoring::{Float, Random};
+use tower_kernels::kernels::compliance::names::{NameList, NameListDocument, Scorer};
+use tower_kernels::kernels::compliance::sanctions_screening::{SanctionsScreening, SanctionsScreeningInput};
 use tower_kernels::kernels::graph::betweenness_centrality::brandes::pair_dependencies;
 use tower_kernels::kernels::graph::betweenness_centrality::pivots::Pivots;
 use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
 use tower_kernels::kernels::risk::monte_carlo_var::{MonteCarloVar, MonteCarloVarInput};
 use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricing, OptionPricingInput};
 use tower_kernels::kernels::temporal::volatility_analysis::{VolatilityAnalysis, VolatilityInput};
-use tower_kernels::service::{FloatArray, Kernel, RunContext};
+use tower_kernels::service::{FloatArray, Kernel, Operand, OperandValue, Operands, RunContext};
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
     let wants = |name: &str| wanted.is_empty() || wanted.iter().any(|want| want == name);
     if wants("graph") {
         graph();
+    }
+    if wants("names") {
+        names();
     }
     if wants("pricing") {
         pricing::<f64>("f64");
@@ -59,6 +64,29 @@ fn volatility() {
     let likelihood: f64 = run().log_likelihood.iter().sum();
     let ms = median_ms(3, || drop(run()));
     println!("volatility series={series} ms={ms:.3} log_likelihood={likelihood:.6}");
+}
+
+/// The names in the file that `NAMES` names, as `benches/peers/name_peers.py` writes it: an empty line between the list and
+/// the names that are screened. Prints the number of matches as well, for a comparison.
+fn names() {
+    let Some(path) = std::env::var_os("NAMES") else { return };
+    let text = std::fs::read_to_string(path).expect("the file of the names");
+    let (list, queries) = text.split_once("\n\n").expect("two parts");
+    let list = NameList::from_document(&NameListDocument::new(list.lines()), &RunContext::detached()).expect("a list");
+    let list: Operand<NameList> = Operands::default().put("list", list).expect("memory");
+    let queries: Vec<String> = queries.lines().map(str::to_owned).collect();
+    let scorers = [Scorer::JaroWinkler, Scorer::Edit, Scorer::Ratio, Scorer::TokenSort, Scorer::TokenSet];
+    for (scorer, min_score) in scorers.into_iter().flat_map(|scorer| [(scorer, 0.85), (scorer, 0.0)]) {
+        let input = SanctionsScreeningInput {
+            scorer,
+            min_score,
+            ..SanctionsScreeningInput::new(queries.clone(), list.clone())
+        };
+        let run = || SanctionsScreening.run_cpu(&input, &RunContext::detached()).expect("a run");
+        let matches = run().entries.len();
+        let ms = median_ms(3, || drop(run()));
+        println!("names scorer={scorer:?} min_score={min_score} ms={ms:.1} matches={matches}");
+    }
 }
 
 /// The middle of the times of `runs` runs, in milliseconds.

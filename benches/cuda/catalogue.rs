@@ -2,13 +2,15 @@
 
 use std::time::{Duration, Instant};
 
+use tower_kernels::kernels::compliance::names::{NameList, NameListDocument, Scorer};
+use tower_kernels::kernels::compliance::sanctions_screening::SanctionsScreeningInput;
 use tower_kernels::kernels::core::sort::SortInput;
 use tower_kernels::kernels::core::top_k::TopKInput;
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
 use tower_kernels::kernels::risk::monte_carlo_var::MonteCarloVarInput;
 use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricingInput};
 use tower_kernels::kernels::temporal::volatility_analysis::{Mean, VolatilityInput};
-use tower_kernels::service::{Buffer, Element, FloatArray, Payload};
+use tower_kernels::service::{Buffer, Element, FloatArray, Operand, OperandValue, Payload, RunContext};
 
 use crate::kernels::{PhasesInput, PhasesOutput};
 use crate::{Cuda, call, service};
@@ -35,6 +37,7 @@ pub(crate) fn run() {
     phases();
     volatility_rows();
     value_at_risk_rows();
+    screening_rows();
 
     for (nodes, edges, samples) in [(2_000, 10_000, None), (20_000, 100_000, None), (1 << 20, 8 << 20, Some(64))] {
         let mut random = Random::new(nodes);
@@ -137,6 +140,40 @@ fn value_at_risk_rows() {
         };
         let time = median(&mut service(|_| {}), "risk/monte-carlo-var", &Payload::typed(input), 5);
         print(&format!("value at risk, {scenarios} scenarios of {FACTORS} factors"), time, None);
+    }
+}
+
+/// Names against a stored list of 200 000. `benches/peers/name_peers.py` times rapidfuzz with such names.
+fn screening_rows() {
+    const NAMES: usize = 200_000;
+    const SYLLABLES: [&str; 16] =
+        ["ba", "dei", "fo", "gu", "hi", "ja", "kou", "le", "mia", "no", "pei", "ru", "sha", "ti", "vo", "khe"];
+    let mut random = Random::new(13);
+    let mut word = |syllables: u64| -> String {
+        (0..syllables).map(|_| SYLLABLES[random.below(SYLLABLES.len() as u64) as usize]).collect()
+    };
+    let first: Vec<String> = (0..2_500).map(|index| word(1 + index % 3)).collect();
+    let last: Vec<String> = (0..30_000).map(|index| word(2 + index % 3)).collect();
+    let mut name = || {
+        let (first, last) = (&first[random.below(2_500) as usize], &last[random.below(30_000) as usize]);
+        format!("{first} {last}")
+    };
+    let names: Vec<String> = (0..NAMES).map(|_| name()).collect();
+    let queries: Vec<String> = (0..1_000).map(|_| name()).collect();
+    let document = NameListDocument::new(names.iter().map(String::as_str));
+    let list = NameList::from_document(&document, &RunContext::detached()).unwrap();
+    let mut service = service(|config| config.workers = 1);
+    let list: Operand<NameList> = service.registry().operands().put("list", list).unwrap();
+    for scorer in [Scorer::JaroWinkler, Scorer::Edit, Scorer::TokenSort, Scorer::TokenSet] {
+        for (count, min_score) in [(1, 0.85), (1_000, 0.85), (1_000, 0.0)] {
+            let input = SanctionsScreeningInput {
+                scorer,
+                min_score,
+                ..SanctionsScreeningInput::new(queries[..count].to_vec(), list.clone())
+            };
+            let time = median(&mut service, "compliance/sanctions-screening", &Payload::typed(input), 7);
+            print(&format!("screening, {count} x 200000, {scorer:?}, min_score {min_score}"), time, None);
+        }
     }
 }
 
