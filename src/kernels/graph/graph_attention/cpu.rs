@@ -72,9 +72,9 @@ fn combine_heads(row: &[f32], out: &mut [f32]) {
 /// How the scores of arcs follow from the rows of their nodes.
 enum Scores<'a> {
     /// Numbers of each node and head, as the source and as the target of an arc.
-    OfNodes { source: Vec<f32>, target: Vec<f32> },
+    Nodes { source: Vec<f32>, target: Vec<f32> },
     /// A vector of each head, and a row of each node as the target; those of the values if there is none.
-    OfRows { vectors: &'a [f32], queries: Option<Vec<f32>> },
+    Rows { vectors: &'a [f32], queries: Option<Vec<f32>> },
 }
 
 struct Layer<'a> {
@@ -116,11 +116,11 @@ impl<'a> Layer<'a> {
                     };
                     values.par_chunks_exact(head_width).with_min_len(1 << 10).enumerate().map(score).collect()
                 });
-                Scores::OfNodes { source, target }
+                Scores::Nodes { source, target }
             }
             Variant::GatV2 => {
                 let queries = input.query_weights.as_deref().map(rows).transpose()?;
-                Scores::OfRows { vectors, queries }
+                Scores::Rows { vectors, queries }
             }
         };
         context.check()?;
@@ -146,11 +146,11 @@ impl<'a> Layer<'a> {
     /// The score of an arc before the softmax.
     fn score(&self, source: usize, target: usize, head: usize) -> f32 {
         match &self.scores {
-            Scores::OfNodes { source: of_sources, target: of_targets } => {
+            Scores::Nodes { source: of_sources, target: of_targets } => {
                 let [source, target] = [source, target].map(|node| node * self.heads + head);
                 leaky(of_sources[source] + of_targets[target], self.slope)
             }
-            Scores::OfRows { vectors, queries } => {
+            Scores::Rows { vectors, queries } => {
                 let value = self.head(&self.values, source, head);
                 let query = self.head(queries.as_ref().unwrap_or(&self.values), target, head);
                 let vector = &vectors[head * self.head_width..][..self.head_width];
@@ -168,7 +168,7 @@ impl<'a> Layer<'a> {
         cancel_check: &mut CancelCheck<'_>,
     ) -> Result<(), KernelError> {
         weights.clear();
-        let is_by_row = matches!(self.scores, Scores::OfRows { .. });
+        let is_by_row = matches!(self.scores, Scores::Rows { .. });
         let units = self.heads + if is_by_row { self.width.div_ceil(NUMBERS_PER_UNIT) } else { 0 };
         for source in self.sources(node) {
             cancel_check.spend(units)?;

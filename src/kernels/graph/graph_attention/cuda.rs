@@ -77,28 +77,28 @@ struct Layer {
 /// How the scores of arcs are computed.
 enum Scores {
     /// GAT: from numbers of each node and head as the source of arcs, and as their target.
-    OfNodes { source: DeviceBuffer<f32>, target: DeviceBuffer<f32> },
+    Nodes { source: DeviceBuffer<f32>, target: DeviceBuffer<f32> },
     /// GATv2: they are known.
-    OfArcs(DeviceBuffer<f32>),
+    Arcs(DeviceBuffer<f32>),
     /// GATv2: from rows of the targets and a vector of each head, and stored if the attention weights are wanted.
-    OfRows { targets: Matrix, vectors: DeviceBuffer<f32>, stored: Option<DeviceBuffer<f32>> },
+    Rows { targets: Matrix, vectors: DeviceBuffer<f32>, stored: Option<DeviceBuffer<f32>> },
 }
 
 impl Scores {
     /// The arguments of an entry that takes the scores of sources, targets and arcs, of which some are null.
     fn arguments(&self) -> [&dyn Arg; 3] {
         match self {
-            Self::OfNodes { source, target } => [source, target, &NULL],
-            Self::OfArcs(scores) | Self::OfRows { stored: Some(scores), .. } => [&NULL, &NULL, scores],
-            Self::OfRows { stored: None, .. } => [&NULL; 3],
+            Self::Nodes { source, target } => [source, target, &NULL],
+            Self::Arcs(scores) | Self::Rows { stored: Some(scores), .. } => [&NULL, &NULL, scores],
+            Self::Rows { stored: None, .. } => [&NULL; 3],
         }
     }
 
     /// The arguments of an entry that computes scores from rows.
     fn row_arguments(&self) -> [&dyn Arg; 3] {
         match self {
-            Self::OfRows { targets, vectors, stored } => [&targets.numbers, vectors, pointer(stored.as_ref())],
-            Self::OfNodes { .. } | Self::OfArcs(_) => [&NULL; 3],
+            Self::Rows { targets, vectors, stored } => [&targets.numbers, vectors, pointer(stored.as_ref())],
+            Self::Nodes { .. } | Self::Arcs(_) => [&NULL; 3],
         }
     }
 }
@@ -136,7 +136,7 @@ impl Layer {
             return self.score_arcs(&vectors, &targets, cuda);
         }
         let stored = input.return_attention.then(|| cuda.alloc(self.num_scores())).transpose()?;
-        Ok(Scores::OfRows { targets, vectors, stored })
+        Ok(Scores::Rows { targets, vectors, stored })
     }
 
     /// The number of arcs times the number of heads.
@@ -150,7 +150,7 @@ impl Layer {
         let Matrix { numbers, rows, stride, .. } = &self.values;
         let args: [&dyn Arg; 8] = [rows, &self.heads, &self.head_width, numbers, stride, vectors, &source, &target];
         cuda.launch(&MODULE, "attention_node_scores", Launch::elements(len, MAX_BLOCKS), &args)?;
-        Ok(Scores::OfNodes { source, target })
+        Ok(Scores::Nodes { source, target })
     }
 
     fn score_arcs(
@@ -178,7 +178,7 @@ impl Layer {
         ];
         let args = [&self.rows.arguments()[..], &args].concat();
         cuda.launch(&MODULE, "attention_arc_scores", self.rows.each_row(1), &args)?;
-        Ok(Scores::OfArcs(scores))
+        Ok(Scores::Arcs(scores))
     }
 
     /// Returns the rows of the output, and writes the norms of the softmax of each node and head if they are wanted.
@@ -227,7 +227,7 @@ impl Layer {
         let lanes: [&dyn Arg; 2] = [&shape.lanes, &self.rows.piece_blocks];
         let cancel: [&dyn Arg; 2] = [&self.cancel.flag, &self.cancel.cancelled];
         let (entry, join, join_columns) = match (scores, shape.numbers) {
-            (Scores::OfRows { .. }, _) => ("attention_sum_rows_4", "attention_join_rows", 128),
+            (Scores::Rows { .. }, _) => ("attention_sum_rows_4", "attention_join_rows", 128),
             (_, 4) => ("attention_sum_4", "attention_join", 32),
             _ => ("attention_sum_1", "attention_join", 32),
         };

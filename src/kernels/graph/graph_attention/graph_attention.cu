@@ -19,6 +19,8 @@
 // Registers for eight blocks: more warps hide more of the memory's latency than more registers do.
 #define ATTENTION __launch_bounds__(256, 8)
 
+constexpr u32 ATTENTION_UNROLL = 2; // rows that a group of lanes reads at a time
+
 struct Scores {
     u32 heads;
     float negative_slope;
@@ -135,25 +137,25 @@ struct Attention {
         if (BY_ROW) from_rows = row_scores(at, row);
         // All lanes go on as long as one has arcs, as they add up scores together.
         const u32 group = BY_ROW ? 0 : at.group;
-        for (u32 base = first; base + group < end; base += SPMM_UNROLL * at.groups) {
+        for (u32 base = first; base + group < end; base += ATTENTION_UNROLL * at.groups) {
             const u32 arc = base + at.group;
-            u32 column[SPMM_UNROLL];
-            float score[SPMM_UNROLL];
-            Numbers<V> numbers[SPMM_UNROLL];
+            u32 column[ATTENTION_UNROLL];
+            float score[ATTENTION_UNROLL];
+            Numbers<V> numbers[ATTENTION_UNROLL];
             float most = softmax.most;
 #pragma unroll
-            for (u32 j = 0; j < SPMM_UNROLL; j++) {
+            for (u32 j = 0; j < ATTENTION_UNROLL; j++) {
                 const bool is_arc = arc < end && end - arc > j * at.groups;
                 column[j] = is_arc ? __ldg(columns + arc + j * at.groups) : ~0u;
             }
 #pragma unroll
-            for (u32 j = 0; j < SPMM_UNROLL; j++) {
+            for (u32 j = 0; j < ATTENTION_UNROLL; j++) {
                 if (column[j] == ~0u || at.column >= width) continue;
                 if (!BY_ROW) score[j] = scores.of(column[j], row, first_score(row, arc + j * at.groups), head);
                 numbers[j].read(z + (u64)column[j] * z_stride + at.column);
             }
 #pragma unroll
-            for (u32 j = 0; j < SPMM_UNROLL; j++) {
+            for (u32 j = 0; j < ATTENTION_UNROLL; j++) {
                 if (BY_ROW) score[j] = from_rows.of(numbers[j]);
                 if (column[j] == ~0u || at.column >= width) continue;
                 if (BY_ROW) store_score(row, arc + j * at.groups, at.column, score[j]);
@@ -161,10 +163,10 @@ struct Attention {
             }
             softmax.raise(most);
 #pragma unroll
-            for (u32 j = 0; j < SPMM_UNROLL; j++) {
+            for (u32 j = 0; j < ATTENTION_UNROLL; j++) {
                 if (column[j] != ~0u && at.column < width) softmax.add(score[j], numbers[j]);
             }
-            if (end - base <= SPMM_UNROLL * at.groups) break;
+            if (end - base <= ATTENTION_UNROLL * at.groups) break;
         }
         for (u32 delta = at.lanes; delta < 32; delta *= 2) {
             Softmax<V> other;
