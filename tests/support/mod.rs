@@ -11,6 +11,7 @@ pub(crate) mod probe;
 #[cfg(all(unix, feature = "server"))]
 pub(crate) mod process;
 pub(crate) mod random;
+pub(crate) mod similarity_inputs;
 pub(crate) mod wakes;
 
 use std::sync::Arc;
