@@ -1,15 +1,17 @@
-//! The goldens on CUDA: networkx's scores, components and distances, option prices of 40 digits, numpy's sorts and top k, and
-//! arch's estimates.
+//! The goldens on CUDA: networkx's scores, components and distances, option prices of 40 digits, numpy's sorts and top k,
+//! arch's estimates, and scikit-learn's neighbours.
 
 use serde_json::{Value, json};
 use tower::{Service, ServiceExt};
 use tower_kernels::kernels::authoring::Random;
 use tower_kernels::kernels::core::sort::{Sort, SortInput, SortOutput};
 use tower_kernels::kernels::core::top_k::{TopK, TopKInput, TopKOutput};
+use tower_kernels::kernels::ml::semantic_similarity::SemanticSimilarityOutput;
 use tower_kernels::service::{Kernel, KernelRequest, NumberArray, Payload, RunContext};
 
 use crate::probe::Bench;
 use crate::support::core_goldens::{bits_at, bits_of_rows, sorts, top_ks};
+use crate::support::similarity_inputs;
 
 crate::tests! {
     betweenness_is_that_of_networkx
@@ -22,6 +24,8 @@ crate::tests! {
     the_top_k_are_those_of_numpy
     large_sorts_and_selections_are_those_of_the_cpu
     volatility_models_are_those_of_arch
+    neighbours_are_those_of_scikit_learn
+    hard_searches_are_those_of_all_scores
 }
 
 fn run(bench: &Bench, id: &'static str, input: &Value) -> Value {
@@ -273,4 +277,24 @@ fn volatility_models_are_those_of_arch() {
         }
     }
     assert!(same_maximum >= 28, "{same_maximum} of {}", goldens.len());
+}
+
+fn neighbours_are_those_of_scikit_learn() {
+    let bench = bench();
+    for (document, indices, scores) in similarity_inputs::goldens() {
+        let output = run(&bench, "ml/semantic-similarity", &document);
+        assert_eq!(output["indices"], json!(indices), "{document}");
+        for (score, expected) in numbers(&output["scores"]).into_iter().zip(scores) {
+            assert!(similarity_inputs::is_score(score, expected), "{score} {expected} of {document}");
+        }
+    }
+}
+
+/// Also where the bound of the error excludes too few vectors, or norms are out of the range that it holds for.
+fn hard_searches_are_those_of_all_scores() {
+    let bench = bench();
+    for (name, input) in similarity_inputs::inputs() {
+        let output = run_typed::<_, SemanticSimilarityOutput>(&bench, "ml/semantic-similarity", input.clone());
+        similarity_inputs::check(&name, &input, &output);
+    }
 }
