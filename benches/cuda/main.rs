@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The second runs parts of it: `small`, `memory`, `catalogue`, `resident`, `workers`, `priority`,
-//! `graphs`, `triangles`, `traversal`, `operands`, `pagerank`, `devices`, `telemetry`, `batch`, `batch-cost`,
+//! `graphs`, `triangles`, `traversal`, `similarity`, `operands`, `pagerank`, `devices`, `telemetry`, `batch`, `batch-cost`,
 //! `batch-pipeline`.
 
 // The plain loop, and the kernels here, are promises about device code.
@@ -24,6 +24,7 @@ mod pagerank;
 mod priority;
 mod raw;
 mod resident;
+mod similarity;
 mod telemetry;
 mod traversal;
 mod triangles;
@@ -105,6 +106,9 @@ fn main() {
     }
     if wanted("batch-pipeline") {
         batch::pipeline();
+    }
+    if wanted("similarity") {
+        similarity::run();
     }
     if wanted("traversal") {
         traversal::run();
