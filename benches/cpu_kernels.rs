@@ -39,6 +39,9 @@ fn main() {
     if wants("volatility") {
         volatility();
     }
+    if wants("similarity") {
+        similarity();
+    }
     if wants("catalogue") {
         catalogue();
     }
@@ -69,6 +72,27 @@ fn value_at_risk() {
         let input = MonteCarloVarInput::new(vec![1.0; FACTORS], vec![0.125; FACTORS], scenarios);
         let ms = median_ms(3, || drop(MonteCarloVar.run_cpu(&input, &RunContext::detached()).expect("a run")));
         println!("var scenarios={scenarios} factors={FACTORS} ms={ms:.3}");
+    }
+}
+
+/// The best 10 of 100 000 vectors of 768 numbers.
+fn similarity() {
+    const ROWS: usize = 100_000;
+    const DIMENSION: usize = 768;
+    let mut random = Random::new(3);
+    let mut numbers = |count: usize| -> Vec<f32> { (0..count).map(|_| random.between(-1.0, 1.0) as f32).collect() };
+    let corpus = numbers(ROWS * DIMENSION);
+    let halves: Vec<Bf16> = corpus.iter().copied().map(Bf16::from_f32).collect();
+    for (name, elements) in [("float32", VectorElements::from(corpus)), ("bfloat16", halves.into())] {
+        let corpus = Operands::default().put("corpus", Vectors::new(DIMENSION, elements).expect("they are finite"));
+        let corpus = corpus.expect("there is room");
+        for queries in [1, 128] {
+            let input = SemanticSimilarityInput::new(numbers(queries * DIMENSION), corpus.clone());
+            let run = || drop(SemanticSimilarity.run_cpu(&input, &RunContext::detached()).expect("a run"));
+            run();
+            let ms = median_ms(5, run);
+            println!("similarity rows={ROWS} dimension={DIMENSION} queries={queries} dtype={name} ms={ms:.3f}");
+        }
     }
 }
 

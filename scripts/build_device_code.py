@@ -35,8 +35,8 @@ INCLUDE = KERNELS / "include"
 # a newer one: the driver compiles the PTX for the GPU that it finds. Division, square root and
 # denormals keep NVRTC's IEEE defaults, on which the f64 accuracy rests; -fmad=true is the default
 # too, and is written out because results depend on it.
+OLDEST_ARCHITECTURE = "compute_75"
 OPTIONS = [
-    "--gpu-architecture=compute_75",
     "--std=c++17",
     "--device-as-default-execution-space",
     "--fmad=true",
@@ -45,6 +45,12 @@ OPTIONS = [
 # driver's compiler. src/cuda/device_code.rs chooses among them.
 CUBIN_TARGETS = ["sm_80", "sm_90", "sm_100"]
 RESOURCE_TARGETS = ["sm_75", *CUBIN_TARGETS]
+# A source that mentions this macro has variants: it is compiled for each of these architectures, and the machine code is
+# made of what it compiles to, so that it may use matrix operations that older ones do not have. The embedded PTX stays
+# that of the oldest architecture, for which the source has another way.
+VARIANT_MACRO = "__CUDA_ARCH__"
+# What sm_90a has is in no other architecture, so its machine code is for sm_90 alone. The pinned NVRTC knows no newer one.
+VARIANTS = {"sm_80": ("compute_80", "sm_80"), "sm_90": ("compute_90a", "sm_90a"), "sm_100": ("compute_80", "sm_100")}
 RESOURCES = DEVICE_CODE / "resources.md"
 # Bytes of device code that a kernel may add to the crate: with 106 kernels the package stays below the 10 MB that
 # crates.io takes.
@@ -92,7 +98,7 @@ class Nvrtc:
         self.call(f"nvrtcGet{what}", program, buffer)
         return buffer.value.decode()
 
-    def compile(self, source):
+    def compile(self, source, architecture=OLDEST_ARCHITECTURE):
         program = ctypes.c_void_p()
         # Headers go by name and text: a path would differ from one checkout to the next.
         headers = sorted([*source.parent.glob("*.cuh"), *INCLUDE.glob("*.cuh")])
@@ -102,9 +108,10 @@ class Nvrtc:
             "nvrtcCreateProgram", ctypes.byref(program), source.read_bytes(),
             source.name.encode(), len(headers), texts, names,
         )
-        options = (ctypes.c_char_p * len(OPTIONS))(*(option.encode() for option in OPTIONS))
+        options = [f"--gpu-architecture={architecture}", *OPTIONS]
+        options = (ctypes.c_char_p * len(options))(*(option.encode() for option in options))
         try:
-            self.call("nvrtcCompileProgram", program, len(OPTIONS), options)
+            self.call("nvrtcCompileProgram", program, len(options), options)
         except RuntimeError as error:
             sys.exit(f"{source}: {error}\n{self.text('ProgramLog', program)}")
         log = self.text("ProgramLog", program).strip()
@@ -223,9 +230,14 @@ def outputs(sources):
     files, rows = {}, []
     for source in sources:
         ptx = nvrtc.compile(source)
+        has_variants = VARIANT_MACRO in source.read_text()
         images = {0: ptx.encode() + b"\0"}
         for target in RESOURCE_TARGETS:
-            cubin, log = assemble(source, ptx, target)
+            if has_variants and target in VARIANTS:
+                architecture, machine = VARIANTS[target]
+                cubin, log = assemble(source, nvrtc.compile(source, architecture), machine)
+            else:
+                cubin, log = assemble(source, ptx, target)
             rows += resources(log, target)
             if target in CUBIN_TARGETS:
                 images[int(target.removeprefix("sm_"))] = cubin

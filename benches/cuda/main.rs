@@ -25,6 +25,7 @@ mod pagerank;
 mod priority;
 mod raw;
 mod resident;
+mod similarity;
 mod telemetry;
 mod traversal;
 mod triangles;
@@ -109,6 +110,9 @@ fn main() {
     }
     if wanted("batch-pipeline") {
         batch::pipeline();
+    }
+    if wanted("similarity") {
+        similarity::run();
     }
     if wanted("traversal") {
         traversal::run();

@@ -51,8 +51,8 @@ pub(crate) use operands::OperandReservation;
 pub use operands::{
     OpenOperandsError, Operand, OperandArray, OperandBudget, OperandDevices, OperandDirectoryUsage, OperandError,
     OperandInfo, OperandLimits, OperandMemory, OperandReference, OperandUsage, OperandValue, OperandVersion, Operands,
-    Placement, PutCondition, PutOptions, RemoveOptions, TensorSet, VectorElements, Vectors, VectorsDocument,
-    check_operand_name,
+    Placement, PutCondition, PutOptions, RemoveOptions, TensorSet, VectorElements, VectorNorms, Vectors,
+    VectorsDocument, check_operand_name,
 };
 pub use payload::{Payload, Typed};
 pub use payload_error::PayloadError;

@@ -22,6 +22,8 @@ crate::tests! {
     weak_components_are_those_of_networkx
     distances_are_those_of_networkx
     closeness_path_lengths_and_metrics_are_those_of_networkx
+    neighbours_are_those_of_scikit_learn
+    hard_searches_are_those_of_all_scores
     option_prices_are_within_1e12_of_40_digits
     sorts_are_those_of_numpy
     the_top_k_are_those_of_numpy
@@ -389,5 +391,25 @@ fn neural_networks_are_those_of_scipy() {
     }
     for golden in gnn_goldens::goldens("graph_attention") {
         gnn_goldens::check_attention(&run(&bench, "graph/graph-attention", &golden["input"]), &golden);
+    }
+}
+
+fn neighbours_are_those_of_scikit_learn() {
+    let bench = bench();
+    for (document, indices, scores) in similarity_inputs::goldens() {
+        let output = run(&bench, "ml/semantic-similarity", &document);
+        assert_eq!(output["indices"], json!(indices), "{document}");
+        for (score, expected) in numbers(&output["scores"]).into_iter().zip(scores) {
+            assert!(similarity_inputs::is_score(score, expected), "{score} {expected} of {document}");
+        }
+    }
+}
+
+/// Also where the bound of the error excludes too few vectors, or norms are out of the range that it holds for.
+fn hard_searches_are_those_of_all_scores() {
+    let bench = bench();
+    for (name, input) in similarity_inputs::inputs() {
+        let output = run_typed::<_, SemanticSimilarityOutput>(&bench, "ml/semantic-similarity", input.clone());
+        similarity_inputs::check(&name, &input, &output);
     }
 }

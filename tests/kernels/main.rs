@@ -21,8 +21,11 @@ mod neighborhoods;
 mod option_pricing;
 mod pricing_input;
 mod saxpy;
+mod semantic_similarity;
 mod service;
 mod shortest_path;
+#[path = "../support/similarity_inputs.rs"]
+mod similarity_inputs;
 mod sums;
 mod value_similarity;
 mod volatility;

@@ -13,6 +13,7 @@ pub(crate) mod probe;
 #[cfg(all(unix, feature = "server"))]
 pub(crate) mod process;
 pub(crate) mod random;
+pub(crate) mod similarity_inputs;
 pub(crate) mod wakes;
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};

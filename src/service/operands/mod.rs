@@ -58,6 +58,7 @@ pub use reference::{OperandReference, check_operand_name};
 pub use store::{OperandUsage, Operands};
 pub use tensor_set::TensorSet;
 pub use value::{OperandArray, OperandValue};
+pub use vector_norms::VectorNorms;
 pub use vectors::{VectorElements, Vectors, VectorsDocument};
 pub use version::{OperandInfo, OperandVersion};
 

@@ -1,4 +1,4 @@
-//! The Euclidean norms of [`Vectors`](super::Vectors).
+//! [`VectorNorms`]: the Euclidean norms of [`Vectors`](super::Vectors).
 
 use rayon::prelude::*;
 
@@ -8,19 +8,48 @@ use crate::service::{Bf16, Buffer, Element, F16, KernelError, RunContext};
 /// Numbers that a task reads between two checks of the context: about 100 µs.
 const NUMBERS_PER_TASK: usize = 1 << 18;
 
-/// Returns the norm of each vector: the root of the sum of its squares in double precision, rounded to single precision.
-///
-/// # Errors
-/// Those of [`RunContext::check`].
-pub(super) fn norms(
-    elements: &VectorElements,
-    dimension: usize,
-    context: &RunContext<'_>,
-) -> Result<Buffer<f32>, KernelError> {
-    match elements {
-        VectorElements::F32(elements) => norms_of(elements, dimension, |element| element, context),
-        VectorElements::F16(elements) => norms_of(elements, dimension, F16::to_f32, context),
-        VectorElements::Bf16(elements) => norms_of(elements, dimension, Bf16::to_f32, context),
+/// The Euclidean norms of [`Vectors`](super::Vectors), computed in double precision and rounded once.
+#[derive(Clone, Debug)]
+pub struct VectorNorms {
+    norms: Buffer<f32>,
+    smallest: f32,
+    largest: f32,
+}
+
+impl VectorNorms {
+    /// Computes the norm of each vector.
+    ///
+    /// # Errors
+    /// Those of [`RunContext::check`].
+    pub(super) fn new(
+        elements: &VectorElements,
+        dimension: usize,
+        context: &RunContext<'_>,
+    ) -> Result<Self, KernelError> {
+        let norms = match elements {
+            VectorElements::F32(elements) => norms_of(elements, dimension, |element| element, context),
+            VectorElements::F16(elements) => norms_of(elements, dimension, F16::to_f32, context),
+            VectorElements::Bf16(elements) => norms_of(elements, dimension, Bf16::to_f32, context),
+        }?;
+        let not_zero = norms.iter().copied().filter(|&norm| norm > 0.0);
+        let (smallest, largest) =
+            not_zero.fold((f32::INFINITY, 0.0), |(smallest, largest), norm| (norm.min(smallest), norm.max(largest)));
+        Ok(Self { norms, smallest, largest })
+    }
+
+    /// Returns the norm of each vector. A norm above the range of single precision is infinite.
+    pub fn values(&self) -> &Buffer<f32> {
+        &self.norms
+    }
+
+    /// Returns the smallest norm that is not 0; infinity if all are.
+    pub fn smallest(&self) -> f32 {
+        self.smallest
+    }
+
+    /// Returns the largest norm.
+    pub fn largest(&self) -> f32 {
+        self.largest
     }
 }
 
@@ -60,8 +89,10 @@ mod tests {
         ] {
             let bytes = vectors.bytes();
             assert_eq!(vectors.arrays().len(), 1);
-            assert_eq!(vectors.norms(&context).unwrap()[..], [5.0, 0.0, 2.0_f64.sqrt() as f32]);
-            assert_eq!(vectors.norms(&context).unwrap().as_ptr(), vectors.norms(&context).unwrap().as_ptr());
+            assert_eq!(vectors.norms(&context).unwrap().values()[..], [5.0, 0.0, 2.0_f64.sqrt() as f32]);
+            let norms = [(); 2].map(|()| vectors.norms(&context).unwrap());
+            assert_eq!(norms[0].values().as_ptr(), norms[1].values().as_ptr());
+            assert_eq!((norms[0].smallest(), norms[0].largest()), (2.0_f64.sqrt() as f32, 5.0));
             let arrays = vectors.arrays();
             assert_eq!((arrays.len(), arrays[1].name), (2, "norms"));
             assert_eq!(arrays.iter().map(|array| array.bytes.len() as u64).sum::<u64>(), bytes);
@@ -71,7 +102,7 @@ mod tests {
     #[test]
     fn a_norm_beyond_single_precision_is_infinite() {
         let vectors = Vectors::new(4, vec![f32::MAX; 4]).unwrap();
-        assert_eq!(vectors.norms(&RunContext::detached()).unwrap()[..], [f32::INFINITY]);
+        assert_eq!(vectors.norms(&RunContext::detached()).unwrap().values()[..], [f32::INFINITY]);
     }
 
     #[test]

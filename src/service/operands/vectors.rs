@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::tensor_set::aligned_bytes;
 use super::value::{OperandArray, OperandValue, typed_document};
-use super::vector_norms;
+use super::vector_norms::VectorNorms;
 use crate::service::codec::{decode_json, read_into, shrink};
 use crate::service::{
     Bf16, Buffer, DType, Element, F16, InvalidInput, KernelError, Payload, RunContext, Tensor, Tensors,
@@ -39,7 +39,7 @@ use crate::service::{
 #[derive(Clone, Debug)]
 pub struct Vectors {
     document: VectorsDocument,
-    norms: OnceLock<Buffer<f32>>,
+    norms: OnceLock<VectorNorms>,
 }
 
 impl Vectors {
@@ -72,16 +72,15 @@ impl Vectors {
         &self.document.elements
     }
 
-    /// Returns the Euclidean norm of each vector, computed in double precision and rounded once. They are computed at the
-    /// first call and kept. A norm above the range of single precision is infinite.
+    /// Returns the Euclidean norms of the vectors. They are computed at the first call and kept.
     ///
     /// # Errors
     /// Those of [`RunContext::check`].
-    pub fn norms(&self, context: &RunContext<'_>) -> Result<&Buffer<f32>, KernelError> {
+    pub fn norms(&self, context: &RunContext<'_>) -> Result<&VectorNorms, KernelError> {
         if let Some(norms) = self.norms.get() {
             return Ok(norms);
         }
-        let norms = vector_norms::norms(self.elements(), self.dimension(), context)?;
+        let norms = VectorNorms::new(self.elements(), self.dimension(), context)?;
         // Another thread may have made them in the meantime; they are the same.
         Ok(self.norms.get_or_init(|| norms))
     }
@@ -410,7 +409,7 @@ impl OperandValue for Vectors {
         let mut arrays =
             vec![OperandArray { name: FIELD, dtype: self.elements().dtype(), bytes: self.elements().bytes() }];
         if let Some(norms) = self.norms.get() {
-            arrays.push(OperandArray { name: "norms", dtype: DType::F32, bytes: bytemuck::cast_slice(norms) });
+            arrays.push(OperandArray { name: "norms", dtype: DType::F32, bytes: bytemuck::cast_slice(norms.values()) });
         }
         arrays
     }

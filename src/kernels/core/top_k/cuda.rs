@@ -6,14 +6,14 @@ use crate::kernels::device::radix_sort::{self, sort_with_indices};
 use crate::kernels::ordered_bits::{OrderedBits, OrderedNumber, SortOrder};
 use crate::service::{Buffer, KernelError, LaunchContext};
 
-pub(super) static MODULE: Module = Module::embedded(device_code!("core/top-k"));
+pub(in crate::kernels) static MODULE: Module = Module::embedded(device_code!("core/top-k"));
 
 /// Threads of a block, as in `top_k.cu`.
 const THREADS: u32 = 512;
 /// Blocks that a multiprocessor holds at a time.
 const BLOCKS_PER_MULTIPROCESSOR: u32 = 2;
 /// The largest k that a block can keep, as in `top_k.cu`.
-const MAX_K: u64 = 1024;
+pub(in crate::kernels) const MAX_K: u64 = 1024;
 /// Bytes of numbers of a span: what a block reads before its threads agree on what to do.
 const SPAN_BYTES: u64 = 8 * 64 * THREADS as u64;
 /// Candidates of a span.
@@ -69,6 +69,29 @@ pub(super) fn run<T: OrderedNumber>(
     Ok(TopKOutput { values: T::array(cuda.download(&keys)?), indices: cuda.download(&indices)? })
 }
 
+/// Selects the first `k` of each row of numbers on the device, in order, for kernels that select among what they have
+/// computed. `output` has room for `rows * k` numbers and their indices. `k` is at most [`MAX_K`], and each row has at least
+/// as many numbers.
+///
+/// # Errors
+/// Those of the [`LaunchContext`].
+pub(in crate::kernels) fn select_rows<T: OrderedNumber>(
+    numbers: &DeviceBuffer<T>,
+    rows: usize,
+    k: usize,
+    order: SortOrder,
+    output: Entries<T>,
+    cuda: &mut LaunchContext<'_>,
+) -> Result<(), KernelError> {
+    Select { rows, k, order }.run(numbers, numbers.len() / rows, output, cuda)
+}
+
+/// Bytes of device memory that [`select_rows`] takes besides its output.
+pub(in crate::kernels) fn select_memory<T>(rows: u64, k: u64) -> u64 {
+    let size = size_of::<T>() as u64;
+    MAX_BLOCKS.saturating_mul(k).saturating_mul(2 * (size + 4)).saturating_add(rows.saturating_mul(size))
+}
+
 /// A selection from rows of the same length.
 struct Select {
     rows: usize,
@@ -77,7 +100,7 @@ struct Select {
 }
 
 /// Ordered bits or, in the output, numbers; and their indices.
-type Entries<T> = (DeviceBuffer<T>, DeviceBuffer<u32>);
+pub(in crate::kernels) type Entries<T> = (DeviceBuffer<T>, DeviceBuffer<u32>);
 
 impl Select {
     /// Launches blocks for parts of the rows, and again for what these have kept, until each row is one part.

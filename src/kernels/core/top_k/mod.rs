@@ -24,7 +24,7 @@
 
 mod cases;
 #[cfg(feature = "cuda")]
-mod cuda;
+pub(in crate::kernels) mod cuda;
 pub mod select;
 
 use schemars::JsonSchema;

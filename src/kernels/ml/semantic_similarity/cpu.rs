@@ -56,7 +56,7 @@ pub fn search(
 ) -> Result<Vec<Key>, KernelError> {
     assert!(k > 0 && k <= corpus.rows(), "{k} of {} vectors", corpus.rows());
     assert_eq!(corpus.dimension(), queries.dimension);
-    let norms = corpus.norms(context)?;
+    let norms = corpus.norms(context)?.values();
     match corpus.elements() {
         VectorElements::F32(elements) => search_in(&Corpus { elements, norms }, queries, k, context),
         VectorElements::F16(elements) => search_in(&Corpus { elements, norms }, queries, k, context),
@@ -311,5 +311,49 @@ fn tile<S: Simd, const Q: usize, const R: usize>(
             }
             products[query * stride + vector] = product;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn products_are_within_their_bound() {
+        use crate::kernels::authoring::Random;
+
+        let mut random = Random::new(3);
+        for dimension in [1, 7, 16, 33, 768] {
+            for num_queries in [1, 3, 4, 9] {
+                let mut numbers =
+                    |count: usize| -> Vec<f32> { (0..count * dimension).map(|_| random.number() as f32).collect() };
+                let (queries, vectors) = (numbers(num_queries), numbers(5));
+                let mut products = vec![0.0; num_queries * 5];
+                let widened = &mut [];
+                let task =
+                    Products { queries: &queries, vectors: &vectors, dimension, widened, products: &mut products };
+                Arch::new().dispatch(task);
+                let searched = Queries::new(&queries, dimension, Metric::Dot);
+                let of_vectors = Queries::new(&vectors, dimension, Metric::Dot);
+                let error = RankBound::new(Metric::Dot, dimension).error;
+                for (index, &product) in products.iter().enumerate() {
+                    let (query, vector) = (index / 5, index % 5);
+                    let pairs = searched.query(query).iter().zip(of_vectors.query(vector));
+                    let exact: f64 = pairs.map(|(&q, &c)| f64::from(q) * f64::from(c)).sum();
+                    let bound = error * searched.norms[query] * of_vectors.norms[vector];
+                    assert!((f64::from(product) - exact).abs() <= bound, "{dimension}: {product} {exact}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_cancelled_search_ends() {
+        let corpus = Vectors::new(2, vec![1.0_f32, 2.0, 3.0, 4.0]).unwrap();
+        corpus.norms(&RunContext::detached()).unwrap();
+        let queries = Queries::new(&[1.0, 0.0], 2, Metric::Dot);
+        let error = search(&corpus, &queries, 1, &RunContext::new(Some(&|| true), None)).unwrap_err();
+        assert!(matches!(error, KernelError::Cancelled), "{error}");
+        assert_eq!(search(&corpus, &queries, 1, &RunContext::detached()).unwrap()[0].index(), 1);
     }
 }

@@ -31,6 +31,8 @@
 
 mod cases;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub mod score;
 
 use std::sync::Arc;
@@ -39,6 +41,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::score::{Key, Metric, Queries};
+#[cfg(feature = "cuda")]
+use crate::service::LaunchContext;
 use crate::service::{
     BatchKey, Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, Operand, OperandVersion,
     RunContext, Vectors,
@@ -132,7 +136,7 @@ impl Kernel for SemanticSimilarity {
     fn info(&self) -> KernelInfo {
         let description =
             "The vectors of a corpus that are most similar to each query, by cosine, dot product or distance.";
-        KernelInfo::new("ml/semantic-similarity", "1.0.0", description).pure()
+        KernelInfo::new("ml/semantic-similarity", "1.0.0", description).cuda().pure()
     }
 
     fn validate(&self, input: &SemanticSimilarityInput) -> Result<(), InvalidInput> {
@@ -205,17 +209,65 @@ impl Kernel for SemanticSimilarity {
         Ok(input.output(&keys))
     }
 
+    #[cfg(feature = "cuda")]
+    fn modules(&self) -> Vec<&'static crate::cuda::Module> {
+        cuda::MODULES.to_vec()
+    }
+
+    #[cfg(feature = "cuda")]
+    fn run_cuda(
+        &self,
+        input: &SemanticSimilarityInput,
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<SemanticSimilarityOutput, KernelError> {
+        Ok(cuda::run(&[input], cuda)?.swap_remove(0))
+    }
+
     /// Requests on one stored corpus share a run, whatever their `top_k` and `threshold`.
     fn batch_key(&self, input: &SemanticSimilarityInput) -> Option<BatchKey> {
         let version = input.corpus.version()?;
         Some(BatchKey::exact(version.id() * Metric::COUNT + input.metric as u64).sharing_work())
     }
+
+    fn run_cpu_batch(
+        &self,
+        inputs: &[&SemanticSimilarityInput],
+        context: &RunContext<'_>,
+    ) -> Result<Vec<SemanticSimilarityOutput>, KernelError> {
+        let Some(first) = inputs.first() else { return Ok(Vec::new()) };
+        let corpus = first.corpus.load(context)?;
+        let numbers: Vec<f32> = inputs.iter().flat_map(|input| input.queries.iter().copied()).collect();
+        let queries = Queries::new(&numbers, corpus.dimension(), first.metric);
+        let k = inputs.iter().map(|input| input.k()).max().unwrap_or(1) as usize;
+        let keys = cpu::search(&corpus, &queries, k, context)?;
+        Ok(outputs(inputs, &keys, k))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn run_cuda_batch(
+        &self,
+        inputs: &[&SemanticSimilarityInput],
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<Vec<SemanticSimilarityOutput>, KernelError> {
+        cuda::run(inputs, cuda)
+    }
+}
+
+/// Returns the outputs of inputs that were searched together for the largest `k` of theirs. The best of a smaller one are
+/// the first of these.
+fn outputs(inputs: &[&SemanticSimilarityInput], keys: &[Key], k: usize) -> Vec<SemanticSimilarityOutput> {
+    let mut keys = keys.chunks_exact(k);
+    let output = |input: &&SemanticSimilarityInput| {
+        let of_input = keys.by_ref().take(input.num_queries() as usize);
+        let best: Vec<Key> = of_input.flat_map(|keys| keys.iter().copied().take(input.k() as usize)).collect();
+        input.output(&best)
+    };
+    inputs.iter().map(output).collect()
 }
 
 #[cfg(feature = "cuda")]
 fn device_memory(input: &SemanticSimilarityInput, queries: u64) -> u64 {
-    let _ = (input, queries);
-    0
+    cuda::device_memory(input, queries)
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -78,6 +78,12 @@ impl Key {
         Self(u64::from(rank.to_ordered(SortOrder::Ascending)) << 32 | u64::from(!index))
     }
 
+    /// Creates a key from its bits, as device code computes them.
+    #[cfg(feature = "cuda")]
+    pub(super) const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// The rank.
     pub fn rank(self) -> f32 {
         f32::from_ordered((self.0 >> 32) as u32, SortOrder::Ascending)

@@ -1,0 +1,713 @@
+// ml/semantic-similarity: the exact best k vectors of a corpus for each query.
+//
+// The corpus is read once for up to 128 queries, on tensor cores, and for each query and group of 32 vectors the best
+// rank is kept. Ranks of this pass are approximate: queries, and vectors of single precision, are rounded to 16 bits. But
+// their error is bounded. So the k-th best group has a vector of at least its rank less the error, and a group that is
+// worse than that by more than twice the error has none of the best k. The other groups, a few more than k, are ranked
+// again in double precision. Where there are more of them than there is room for, which takes many vectors that are almost
+// equally good, the ranks of all vectors are computed in double precision for this query. Which way a query takes does
+// not change its result.
+//
+// 1. similarity_prepare_*: rounds the queries, and bounds the error of each.
+// 2. similarity_scan_*: the best rank of each group. Or similarity_exact_*, in double precision.
+// 3. core/top-k selects the groups.
+// 4. similarity_rank_*: the keys of their vectors, in double precision.
+// 5. core/top-k selects the keys.
+//
+// A rank is larger for a better vector: the product divided by the norm of the vector for cosine, the product, or what
+// orders as the negative distance. `score.rs` has the ranks of step 4 and their keys.
+//
+// A thread of a tensor core's operation holds numbers of certain columns of its operands. As a sum does not depend on the
+// order of its terms, the columns here are such that what a thread holds lies together in memory: vectors go from memory to
+// registers in accesses of 16 bytes.
+
+typedef unsigned char u8;
+typedef unsigned short u16;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+constexpr u32 THREADS = 256;
+constexpr u32 WARPS = THREADS / 32;
+constexpr u32 ALL_LANES = 0xffffffffu;
+// Vectors of a group. cuda.rs has the same number.
+constexpr u32 GROUP = 32;
+
+enum Metric : u32 { COSINE = 0, DOT = 1, L2 = 2 };
+
+#define INFINITE __uint_as_float(0x7f800000u)
+
+// The bits of 16-bit formats. Single precision is rounded to bfloat16.
+struct Bfloat16 {
+    static __device__ u32 round(float x) {
+        const u32 bits = __float_as_uint(x);
+        return (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+    }
+    static __device__ float widen(u32 bits) { return __uint_as_float(bits << 16); }
+#if __CUDA_ARCH__ >= 800
+    // Two numbers, the first in the lower half.
+    static __device__ u32 round2(float first, float second) {
+        u32 bits;
+        asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(second), "f"(first));
+        return bits;
+    }
+    // acc += a * b for a of 16 rows and b of 8 columns, of 16 numbers each.
+    static __device__ void multiply(float (&acc)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+            "{%0, %1, %2, %3};"
+            : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    }
+#endif
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    static __device__ void multiply128(float (&acc)[16][4], u32 a0, u32 a1, u32 a2, u32 a3, u64 b, bool add) {
+        asm volatile("{.reg .pred add; setp.ne.b32 add, %69, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 {"
+            "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+            "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+            "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+            "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+            "{%64, %65, %66, %67}, %68, add, 1, 1, 0;}"
+            : "+f"(acc[0][0]), "+f"(acc[0][1]), "+f"(acc[0][2]), "+f"(acc[0][3]), "+f"(acc[1][0]), "+f"(acc[1][1]), "+f"(acc[1][2]), "+f"(acc[1][3]),
+              "+f"(acc[2][0]), "+f"(acc[2][1]), "+f"(acc[2][2]), "+f"(acc[2][3]), "+f"(acc[3][0]), "+f"(acc[3][1]), "+f"(acc[3][2]), "+f"(acc[3][3]),
+              "+f"(acc[4][0]), "+f"(acc[4][1]), "+f"(acc[4][2]), "+f"(acc[4][3]), "+f"(acc[5][0]), "+f"(acc[5][1]), "+f"(acc[5][2]), "+f"(acc[5][3]),
+              "+f"(acc[6][0]), "+f"(acc[6][1]), "+f"(acc[6][2]), "+f"(acc[6][3]), "+f"(acc[7][0]), "+f"(acc[7][1]), "+f"(acc[7][2]), "+f"(acc[7][3]),
+              "+f"(acc[8][0]), "+f"(acc[8][1]), "+f"(acc[8][2]), "+f"(acc[8][3]), "+f"(acc[9][0]), "+f"(acc[9][1]), "+f"(acc[9][2]), "+f"(acc[9][3]),
+              "+f"(acc[10][0]), "+f"(acc[10][1]), "+f"(acc[10][2]), "+f"(acc[10][3]), "+f"(acc[11][0]), "+f"(acc[11][1]), "+f"(acc[11][2]), "+f"(acc[11][3]),
+              "+f"(acc[12][0]), "+f"(acc[12][1]), "+f"(acc[12][2]), "+f"(acc[12][3]), "+f"(acc[13][0]), "+f"(acc[13][1]), "+f"(acc[13][2]), "+f"(acc[13][3]),
+              "+f"(acc[14][0]), "+f"(acc[14][1]), "+f"(acc[14][2]), "+f"(acc[14][3]), "+f"(acc[15][0]), "+f"(acc[15][1]), "+f"(acc[15][2]), "+f"(acc[15][3])
+            : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b), "r"(u32(add)));
+    }
+#endif
+};
+
+struct Float16 {
+    static __device__ u32 round(float x) {
+        u16 bits;
+        asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x));
+        return bits;
+    }
+    static __device__ float widen(u32 bits) {
+        float x;
+        asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(u16(bits)));
+        return x;
+    }
+#if __CUDA_ARCH__ >= 800
+    static __device__ void multiply(float (&acc)[4], const u32 (&a)[4], u32 b0, u32 b1) {
+        asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+            "{%0, %1, %2, %3};"
+            : "+f"(acc[0]), "+f"(acc[1]), "+f"(acc[2]), "+f"(acc[3])
+            : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+    }
+#endif
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+    static __device__ void multiply128(float (&acc)[16][4], u32 a0, u32 a1, u32 a2, u32 a3, u64 b, bool add) {
+        asm volatile("{.reg .pred add; setp.ne.b32 add, %69, 0; wgmma.mma_async.sync.aligned.m64n128k16.f32.f16.f16 {"
+            "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+            "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+            "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+            "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+            "{%64, %65, %66, %67}, %68, add, 1, 1, 0;}"
+            : "+f"(acc[0][0]), "+f"(acc[0][1]), "+f"(acc[0][2]), "+f"(acc[0][3]), "+f"(acc[1][0]), "+f"(acc[1][1]), "+f"(acc[1][2]), "+f"(acc[1][3]),
+              "+f"(acc[2][0]), "+f"(acc[2][1]), "+f"(acc[2][2]), "+f"(acc[2][3]), "+f"(acc[3][0]), "+f"(acc[3][1]), "+f"(acc[3][2]), "+f"(acc[3][3]),
+              "+f"(acc[4][0]), "+f"(acc[4][1]), "+f"(acc[4][2]), "+f"(acc[4][3]), "+f"(acc[5][0]), "+f"(acc[5][1]), "+f"(acc[5][2]), "+f"(acc[5][3]),
+              "+f"(acc[6][0]), "+f"(acc[6][1]), "+f"(acc[6][2]), "+f"(acc[6][3]), "+f"(acc[7][0]), "+f"(acc[7][1]), "+f"(acc[7][2]), "+f"(acc[7][3]),
+              "+f"(acc[8][0]), "+f"(acc[8][1]), "+f"(acc[8][2]), "+f"(acc[8][3]), "+f"(acc[9][0]), "+f"(acc[9][1]), "+f"(acc[9][2]), "+f"(acc[9][3]),
+              "+f"(acc[10][0]), "+f"(acc[10][1]), "+f"(acc[10][2]), "+f"(acc[10][3]), "+f"(acc[11][0]), "+f"(acc[11][1]), "+f"(acc[11][2]), "+f"(acc[11][3]),
+              "+f"(acc[12][0]), "+f"(acc[12][1]), "+f"(acc[12][2]), "+f"(acc[12][3]), "+f"(acc[13][0]), "+f"(acc[13][1]), "+f"(acc[13][2]), "+f"(acc[13][3]),
+              "+f"(acc[14][0]), "+f"(acc[14][1]), "+f"(acc[14][2]), "+f"(acc[14][3]), "+f"(acc[15][0]), "+f"(acc[15][1]), "+f"(acc[15][2]), "+f"(acc[15][3])
+            : "r"(a0), "r"(a1), "r"(a2), "r"(a3), "l"(b), "r"(u32(add)));
+    }
+#endif
+};
+
+// How the numbers of a corpus are stored, and the format in which they are multiplied.
+struct F32 {
+    typedef float Stored;
+    typedef Bfloat16 Format;
+    static __device__ float widen(float x) { return x; }
+};
+struct F16 {
+    typedef u16 Stored;
+    typedef Float16 Format;
+    static __device__ float widen(u16 x) { return Float16::widen(x); }
+};
+struct Bf16 {
+    typedef u16 Stored;
+    typedef Bfloat16 Format;
+    static __device__ float widen(u16 x) { return Bfloat16::widen(x); }
+};
+
+// Eight numbers as they are stored.
+template <class Stored> union Eight {
+    uint4 words[sizeof(Stored) / 2];
+    Stored numbers[8];
+};
+
+// Loads numbers `at` to `at + 8` of a vector, and zeros for those past its end. `aligned` is whether the vector starts at a
+// multiple of 16 bytes and its dimension is a multiple of 8.
+template <class Stored>
+static __device__ Eight<Stored> load8(const Stored* vector, u32 at, u32 dimension, bool aligned) {
+    Eight<Stored> eight;
+    if (aligned) {
+        const uint4* words = reinterpret_cast<const uint4*>(vector + at);
+#pragma unroll
+        for (u32 i = 0; i < sizeof(Stored) / 2; i++)
+            eight.words[i] = at < dimension ? __ldg(words + i) : make_uint4(0, 0, 0, 0);
+    } else {
+#pragma unroll
+        for (u32 i = 0; i < 8; i++) eight.numbers[i] = at + i < dimension ? vector[at + i] : Stored(0);
+    }
+    return eight;
+}
+
+static __device__ double block_sum(double value) {
+    __shared__ double sums[WARPS];
+    for (u32 offset = 16; offset > 0; offset /= 2) value += __shfl_xor_sync(ALL_LANES, value, offset);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) sums[threadIdx.x / 32] = value;
+    __syncthreads();
+    value = 0;
+    for (u32 warp = 0; warp < WARPS; warp++) value += sums[warp];
+    return value;
+}
+
+static __device__ float block_max(float value) {
+    __shared__ float maxima[WARPS];
+    for (u32 offset = 16; offset > 0; offset /= 2) value = fmaxf(value, __shfl_xor_sync(ALL_LANES, value, offset));
+    __syncthreads();
+    if (threadIdx.x % 32 == 0) maxima[threadIdx.x / 32] = value;
+    __syncthreads();
+    for (u32 warp = 0; warp < WARPS; warp++) value = fmaxf(value, maxima[warp]);
+    return value;
+}
+
+// Rounds a query a block to `terms` numbers of 16 bits, whose sum is the query times a power of two, with which its largest
+// number is from 1 to 2. Blocks past `queries` write zeros.
+//
+// norms: the Euclidean norm. scales: the power of two. slacks: twice the largest error of its ranks in the scan; infinite
+// where it cannot be bounded. largest_norm is that of the corpus.
+template <class Corpus>
+static __device__ void prepare(u32 queries, u32 dimension, u32 padded, u32 terms, u32 metric, float largest_norm,
+    const float* numbers, u16* rounded, double* norms, float* scales, float* slacks) {
+    typedef typename Corpus::Format Format;
+    const u32 query = blockIdx.x, columns = gridDim.x;
+    const bool is_query = query < queries;
+    const float* own = numbers + u64(query) * dimension;
+    float largest = 0;
+    double squares = 0;
+#pragma unroll 1
+    for (u32 i = threadIdx.x; is_query && i < dimension; i += THREADS) {
+        largest = fmaxf(largest, fabsf(own[i]));
+        squares += double(own[i]) * own[i];
+    }
+    largest = block_max(largest);
+    const double norm = sqrt(block_sum(squares));
+    const bool is_bounded = norm > 1e-12 && norm < 1e12;
+    const float scale = is_bounded ? exp2f(-float(ilogbf(largest))) : 1.0f;
+    double lost = 0;
+#pragma unroll 1
+    for (u32 i = threadIdx.x; i < padded; i += THREADS) {
+        float rest = is_query && is_bounded && i < dimension ? own[i] * scale : 0.0f;
+#pragma unroll 1
+        for (u32 term = 0; term < terms; term++) {
+            const u32 bits = Format::round(rest);
+            rounded[(u64(term) * columns + query) * padded + i] = u16(bits);
+            rest -= Format::widen(bits);
+        }
+        lost += double(rest) * rest;
+    }
+    lost = sqrt(block_sum(lost));
+    if (threadIdx.x > 0 || !is_query) return;
+    const double own_norm = norm * scale;
+    // An addition of a tensor core loses less than the last of 23 bits, and each number is added for each term.
+    double relative = double(terms) * (padded + 64) * 0x1p-22;
+    // Numbers of single precision are rounded to 8 bits, or to the sum of two such.
+    if (sizeof(typename Corpus::Stored) == 4) relative += terms > 1 ? 0x1p-16 : 0x1p-9;
+    double error = lost + relative * (own_norm + lost);
+    // Ranks are rounded to single precision when they are computed here, and when they are compared in the end.
+    if (metric == COSINE) error += 0x1p-21 * own_norm;
+    if (metric == DOT) error = (error + 0x1p-21 * own_norm) * largest_norm;
+    if (metric == L2) {
+        const double sum = norm + largest_norm;
+        error = 2 * error * largest_norm + 0x1p-20 * scale * sum * sum;
+    }
+    norms[query] = norm;
+    scales[query] = scale;
+    slacks[query] = is_bounded ? float(2 * error * (1 + 0x1p-20)) : INFINITE;
+}
+
+// Bytes from one rounded query to the next in shared memory. Eight threads that read 16 bytes each, four of a query, reach
+// all banks.
+static __device__ u32 query_stride(u32 padded) { return (2 * padded + 127) / 128 * 128 + 64; }
+
+// How ranks follow from products: (by_one + by_norm / norm) * product - by_square * norm * norm, without conditions.
+struct RankOfProduct {
+    float by_one, by_norm, by_square;
+
+    __device__ RankOfProduct(u32 metric)
+        : by_one(metric == L2 ? 2.0f : metric == DOT ? 1.0f : 0.0f), by_norm(metric == COSINE ? 1.0f : 0.0f),
+          by_square(metric == L2 ? 1.0f : 0.0f) {}
+
+    __device__ float factor(float norm) const { return fmaf(by_norm, norm > 0 ? __fdividef(1.0f, norm) : 0.0f, by_one); }
+
+    // To be multiplied with the scale of the query. It is infinite where there is no vector.
+    __device__ float penalty(float norm, bool is_row) const { return is_row ? by_square * norm * norm : INFINITE; }
+};
+
+template <u32 COLUMNS>
+static __device__ void load_scales(float (&column_scales)[COLUMNS], u32 queries, const float* scales) {
+    for (u32 i = threadIdx.x; i < COLUMNS; i += blockDim.x) column_scales[i] = i < queries ? scales[i] : 1.0f;
+}
+
+template <u32 ROUNDED> static __device__ void load_queries(uint4* shared, u32 padded, const u16* rounded) {
+    const u32 stride = query_stride(padded) / 16;
+    for (u32 i = threadIdx.x; i < ROUNDED * (padded / 8); i += blockDim.x)
+        shared[i / (padded / 8) * stride + i % (padded / 8)] = reinterpret_cast<const uint4*>(rounded)[i];
+}
+
+// maxima[query * groups + group]: the best rank of each group from first_group to end_group, for queries of which there are
+// COLUMNS, or as many of these as `queries`. The dimension is a multiple of 8.
+#if __CUDA_ARCH__ < 800
+// Without tensor cores: a vector a thread, four queries at a time.
+template <class Corpus, u32 COLUMNS, u32 TERMS, u32 STAGES, u32 UNROLL, u32 AHEAD>
+static __device__ void scan(u32 queries, u32 rows, u32 dimension, u32 padded, u32 metric, u32 first_group, u32 end_group,
+    const typename Corpus::Stored* corpus, const float* norms, const u16* rounded, const float* scales, float* maxima,
+    const volatile u32* cancel) {
+    constexpr u32 QUERIES = 4;
+    extern __shared__ uint4 shared[];
+    __shared__ float column_scales[COLUMNS];
+    load_queries<TERMS * COLUMNS>(shared, padded, rounded);
+    load_scales(column_scales, queries, scales);
+    __syncthreads();
+    const u32 lane = threadIdx.x % 32, groups = (rows + GROUP - 1) / GROUP, warps = blockDim.x / 32;
+    const u32 stride = query_stride(padded) / 16;
+    const RankOfProduct rank(metric);
+    for (u32 group = first_group + blockIdx.x * warps + threadIdx.x / 32; group < end_group; group += gridDim.x * warps) {
+        if (*cancel) return;
+        const u32 row = min(group * GROUP + lane, rows - 1);
+        const float factor = rank.factor(norms[row]), penalty = rank.penalty(norms[row], group * GROUP + lane < rows);
+        for (u32 first = 0; first < queries; first += QUERIES) {
+            float acc[QUERIES] = {};
+#pragma unroll 1
+            for (u32 at = 0; at < dimension; at += 8) {
+                const auto eight = load8(corpus + u64(row) * dimension, at, dimension, true);
+#pragma unroll
+                for (u32 i = 0; i < QUERIES; i++) {
+#pragma unroll
+                    for (u32 term = 0; term < TERMS; term++) {
+                        Eight<u16> query;
+                        query.words[0] = shared[(term * COLUMNS + first + i) * stride + at / 8];
+#pragma unroll
+                        for (u32 j = 0; j < 8; j++) {
+                            const float q = Corpus::Format::widen(query.numbers[j]);
+                            acc[i] = fmaf(q, Corpus::widen(eight.numbers[j]), acc[i]);
+                        }
+                    }
+                }
+            }
+#pragma unroll
+            for (u32 i = 0; i < QUERIES; i++) {
+                float value = fmaf(-column_scales[first + i], penalty, acc[i] * factor);
+                for (u32 offset = 16; offset > 0; offset /= 2)
+                    value = fmaxf(value, __shfl_xor_sync(ALL_LANES, value, offset));
+                if (lane == 0 && first + i < queries) maxima[u64(first + i) * groups + group] = value;
+            }
+        }
+    }
+}
+#else
+// Numbers of a vector that a thread group multiplies at a time.
+constexpr u32 CHUNK = 32;
+
+// Loads what no other thread reads, and brings the line that it is in into the second-level cache.
+static __device__ uint4 load_once(const uint4* from) {
+    uint4 words;
+    asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+        : "=r"(words.x), "=r"(words.y), "=r"(words.z), "=r"(words.w)
+        : "l"(from));
+    return words;
+}
+
+// The 16-bit operands of eight numbers: `parts[0]`, and `parts[1]` with what rounding to it lost.
+template <class Corpus, u32 PARTS> struct Operands {
+    u32 parts[PARTS][4];
+};
+
+template <class Corpus, u32 PARTS>
+static __device__ Operands<Corpus, PARTS> operands(const Eight<typename Corpus::Stored>& eight) {
+    Operands<Corpus, PARTS> result;
+    if constexpr (sizeof(typename Corpus::Stored) == 2) {
+        const uint4 words = eight.words[0];
+        result.parts[0][0] = words.x;
+        result.parts[0][1] = words.y;
+        result.parts[0][2] = words.z;
+        result.parts[0][3] = words.w;
+    } else {
+#pragma unroll
+        for (u32 i = 0; i < 4; i++) {
+            const float first = eight.numbers[2 * i], second = eight.numbers[2 * i + 1];
+            const u32 rounded = Bfloat16::round2(first, second);
+            result.parts[0][i] = rounded;
+            if constexpr (PARTS > 1) {
+                const float first_rest = first - Bfloat16::widen(rounded & 0xffff);
+                const float second_rest = second - Bfloat16::widen(rounded >> 16);
+                result.parts[1][i] = Bfloat16::round2(first_rest, second_rest);
+            }
+        }
+    }
+    return result;
+}
+
+// How a block multiplies: the rounded queries in its shared memory, and 16 vectors a warp.
+template <class Corpus, u32 COLUMNS, u32 TERMS> struct TensorCores {
+    typedef typename Corpus::Format Format;
+    static constexpr u32 TILES = COLUMNS / 8, PARTS = sizeof(typename Corpus::Stored) == 4 ? TERMS : 1;
+    // Sums of the vectors g and g + 8 with the queries 2 t and 2 t + 1 of each tile of eight.
+    float acc[TILES][4];
+    // In units of 16 bytes.
+    u32 stride;
+    uint4* queries;
+
+    __device__ TensorCores(uint4* shared, u32 padded, const u16* rounded) : stride(query_stride(padded) / 16), queries(shared) {
+        load_queries<TERMS * COLUMNS>(shared, padded, rounded);
+    }
+
+    __device__ void clear() {
+#pragma unroll
+        for (u32 tile = 0; tile < TILES; tile++)
+#pragma unroll
+            for (u32 i = 0; i < 4; i++) acc[tile][i] = 0;
+    }
+
+    // Adds the products with numbers 32 * chunk + 8 t to + 8 of the vectors g and g + 8.
+    __device__ void add(u32 chunk, const Operands<Corpus, PARTS>& upper, const Operands<Corpus, PARTS>& lower) {
+        const u32 lane = threadIdx.x % 32;
+        const uint4* query = queries + lane / 4 * stride + chunk * (CHUNK / 8) + lane % 4;
+#pragma unroll
+        for (u32 tile = 0; tile < TILES; tile++) {
+#pragma unroll
+            for (u32 term = 0; term < TERMS; term++) {
+                const uint4 b = query[(term * COLUMNS + 8 * tile) * stride];
+#pragma unroll
+                for (u32 part = 0; part < PARTS && part + term < TERMS; part++) {
+                    const u32(&u)[4] = upper.parts[part];
+                    const u32(&l)[4] = lower.parts[part];
+                    const u32 first[4] = {u[0], l[0], u[1], l[1]}, second[4] = {u[2], l[2], u[3], l[3]};
+                    Format::multiply(acc[tile], first, b.x, b.y);
+                    Format::multiply(acc[tile], second, b.z, b.w);
+                }
+            }
+        }
+    }
+
+    __device__ void begin() {}
+    __device__ void finish() {}
+};
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+// The same for one term with the operations of Hopper, which four warps issue together for 64 vectors. These read the
+// queries from shared memory by themselves, eight numbers of eight queries in 128 bytes, in the order in which a thread has
+// the numbers of vectors.
+template <class Corpus> struct TensorCores<Corpus, 128, 1> {
+    typedef typename Corpus::Format Format;
+    static constexpr u32 TILES = 16, PARTS = 1;
+    float acc[TILES][4];
+    u64 descriptor;
+    bool is_clear;
+
+    __device__ TensorCores(uint4* shared, u32 padded, const u16* rounded) {
+        u32* words = reinterpret_cast<u32*>(shared);
+        const u32 chunks = padded / CHUNK;
+#pragma unroll 8
+        for (u32 i = threadIdx.x; i < 128 * 4 * chunks; i += blockDim.x) {
+            const u32 t = i % 4, query = i / 4 % 128, chunk = i / 512;
+            const uint4 four = reinterpret_cast<const uint4*>(rounded)[query * (padded / 8) + chunk * 4 + t];
+            u32* to = words + (chunk * 4 * 128 + query) * 4 + t;
+            to[0] = four.x;
+            to[512] = four.y;
+            to[1024] = four.z;
+            to[1536] = four.w;
+        }
+        // The next eight numbers are 128 * 16 bytes away, the next eight queries 128 bytes.
+        const u64 address = __cvta_generic_to_shared(shared);
+        descriptor = (address >> 4 & 0x3fff) | u64(128) << 16 | u64(8) << 32;
+        // Written by threads, read by the tensor cores.
+        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    }
+
+    __device__ void clear() { is_clear = true; }
+
+    __device__ void begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+
+    __device__ void add(u32 chunk, const Operands<Corpus, PARTS>& upper, const Operands<Corpus, PARTS>& lower) {
+        const u32(&u)[4] = upper.parts[0];
+        const u32(&l)[4] = lower.parts[0];
+        // 128 * 16 bytes for eight numbers, in units of 16 bytes.
+        const u64 at = descriptor + chunk * (4 * 128);
+        Format::multiply128(acc, u[0], l[0], u[1], l[1], at, !is_clear);
+        Format::multiply128(acc, u[2], l[2], u[3], l[3], at + 2 * 128, true);
+        is_clear = false;
+    }
+
+    __device__ void finish() {
+        asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+        asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+    }
+};
+#endif
+
+// A warp has STAGES chunks of its vectors in flight, and UNROLL of them are multiplied before as many are loaded again.
+template <class Corpus, u32 COLUMNS, u32 TERMS, u32 STAGES, u32 UNROLL, u32 AHEAD>
+static __device__ void scan(u32 queries, u32 rows, u32 dimension, u32 padded, u32 metric, u32 first_group, u32 end_group,
+    const typename Corpus::Stored* corpus, const float* norms, const u16* rounded, const float* scales, float* maxima,
+    const volatile u32* cancel) {
+    typedef typename Corpus::Stored Stored;
+    typedef TensorCores<Corpus, COLUMNS, TERMS> Cores;
+    static_assert(STAGES % UNROLL == 0 && UNROLL * CHUNK * sizeof(Stored) % 128 == 0, "whole stages and lines");
+    constexpr u32 TILES = COLUMNS / 8, WORDS = sizeof(Stored) / 2;
+    extern __shared__ uint4 shared[];
+    __shared__ u32 is_cancelled;
+    __shared__ float column_scales[COLUMNS];
+    if (threadIdx.x == 0) is_cancelled = *cancel;
+    Cores cores(shared, padded, rounded);
+    load_scales(column_scales, queries, scales);
+    __syncthreads();
+    if (is_cancelled) return;
+
+    const u32 lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
+    const u32 groups = (rows + GROUP - 1) / GROUP, warps = gridDim.x * (blockDim.x / 32);
+    const u32 first = first_group + blockIdx.x * (blockDim.x / 32) + threadIdx.x / 32;
+    const u32 chunks = padded / CHUNK;
+    // Four warps go on together, also where some of them have no group.
+    const u32 end = end_group + threadIdx.x / 32 % 4;
+    const RankOfProduct rank(metric);
+
+    // What is loaded next: a chunk of the vectors g and g + 8 of a half of a group. Offsets are in units of eight numbers.
+    Eight<Stored> stages[STAGES][2];
+    u32 next_group = first, next_half = 0, next_at = 8 * t, offsets[2];
+    const auto load_next = [&](Eight<Stored> (&stage)[2]) {
+        if (next_at < CHUNK) {
+#pragma unroll
+            for (u32 i = 0; i < 2; i++)
+                offsets[i] = min(next_group * GROUP + 16 * next_half + g + 8 * i, rows - 1) * (dimension / 8) + t;
+        }
+#pragma unroll
+        for (u32 i = 0; i < 2; i++) {
+            const uint4* from = reinterpret_cast<const uint4*>(corpus) + u64(offsets[i]) * WORDS;
+#pragma unroll
+            for (u32 word = 0; word < WORDS; word++)
+                stage[i].words[word] =
+                    next_at < dimension && next_group < end_group ? load_once(from + word) : make_uint4(0, 0, 0, 0);
+            offsets[i] += CHUNK / 8;
+        }
+        next_at += CHUNK;
+        if (next_at >= padded) {
+            next_at = 8 * t;
+            next_group += next_half * warps;
+            next_half ^= 1;
+        }
+    };
+    // What is brought into the second-level cache next: a line of each of the 16 vectors of a half of a group. Where shared
+    // memory is large, the first-level cache has too few lines for all that has to be in flight.
+    constexpr u32 LINE = 128 / sizeof(Stored);
+    u32 ahead_group = first, ahead_half = 0, ahead_at = 0;
+    const auto prefetch_next = [&] {
+        const u32 row = ahead_group * GROUP + 16 * ahead_half + lane;
+        if (lane < 16 && ahead_group < end_group && row < rows && ahead_at < dimension)
+            asm volatile("prefetch.global.L2 [%0];" ::"l"(corpus + u64(row) * dimension + ahead_at));
+        ahead_at += LINE;
+        if (ahead_at >= padded) {
+            ahead_at = 0;
+            ahead_group += ahead_half * warps;
+            ahead_half ^= 1;
+        }
+    };
+    if constexpr (AHEAD > 0) {
+#pragma unroll 1
+        for (u32 i = 0; i < AHEAD; i++) prefetch_next();
+    }
+#pragma unroll
+    for (u32 stage = 0; stage < STAGES; stage++) load_next(stages[stage]);
+
+    for (u32 group = first; group < end; group += warps) {
+        // The best of the columns 2 t and 2 t + 1 of the tiles g, g + 8 and so on.
+        float best[(TILES + 7) / 8][2];
+#pragma unroll
+        for (u32 i = 0; i < (TILES + 7) / 8; i++) best[i][0] = best[i][1] = -INFINITE;
+#pragma unroll 1
+        for (u32 half = 0; half < 2; half++) {
+            const u32 row = group * GROUP + 16 * half + g;
+            const float row_norms[2] = {norms[min(row, rows - 1)], norms[min(row + 8, rows - 1)]};
+            cores.clear();
+#pragma unroll 1
+            for (u32 chunk = 0; chunk < chunks; chunk += STAGES) {
+#pragma unroll
+                for (u32 stage = 0; stage < STAGES; stage += UNROLL) {
+                    Operands<Corpus, Cores::PARTS> a[UNROLL][2];
+#pragma unroll
+                    for (u32 i = 0; i < UNROLL; i++) {
+                        a[i][0] = operands<Corpus, Cores::PARTS>(stages[stage + i][0]);
+                        a[i][1] = operands<Corpus, Cores::PARTS>(stages[stage + i][1]);
+                    }
+                    cores.begin();
+#pragma unroll
+                    for (u32 i = 0; i < UNROLL; i++) cores.add(chunk + stage + i, a[i][0], a[i][1]);
+                    cores.finish();
+#pragma unroll
+                    for (u32 i = 0; i < UNROLL; i++) load_next(stages[stage + i]);
+                    if constexpr (AHEAD > 0) {
+#pragma unroll
+                        for (u32 i = 0; i < UNROLL * CHUNK / LINE; i++) prefetch_next();
+                    }
+                }
+            }
+            // They are together; this spares a second copy of what follows for a warp whose threads are not.
+            __syncwarp();
+            float factors[2], penalties[2];
+#pragma unroll
+            for (u32 i = 0; i < 2; i++) {
+                factors[i] = rank.factor(row_norms[i]);
+                penalties[i] = rank.penalty(row_norms[i], row + 8 * i < rows);
+            }
+#pragma unroll
+            for (u32 tile = 0; tile < TILES; tile++) {
+#pragma unroll
+                for (u32 column = 0; column < 2; column++) {
+                    const float scale = column_scales[8 * tile + 2 * t + column];
+                    float value = fmaxf(fmaf(-scale, penalties[0], cores.acc[tile][column] * factors[0]),
+                        fmaf(-scale, penalties[1], cores.acc[tile][2 + column] * factors[1]));
+#pragma unroll
+                    for (u32 offset = 4; offset < 32; offset *= 2)
+                        value = fmaxf(value, __shfl_xor_sync(ALL_LANES, value, offset));
+                    if (tile % 8 == g) best[tile / 8][column] = fmaxf(best[tile / 8][column], value);
+                }
+            }
+        }
+        if (group >= end_group) continue;
+#pragma unroll
+        for (u32 i = 0; i < (TILES + 7) / 8; i++) {
+#pragma unroll
+            for (u32 column = 0; column < 2; column++) {
+                const u32 query = 64 * i + 8 * g + 2 * t + column;
+                if (8 * i + g < TILES && query < queries) maxima[u64(query) * groups + group] = best[i][column];
+            }
+        }
+    }
+}
+#endif
+
+// The rank of a vector in double precision, by a warp.
+template <class Corpus>
+static __device__ float exact_rank(u32 metric, u32 dimension, bool aligned, const float* query, double norm,
+    const typename Corpus::Stored* vector) {
+    const bool query_aligned = dimension % 8 == 0;
+    double sum = 0, squares = 0;
+#pragma unroll 1
+    for (u32 at = 8 * (threadIdx.x % 32); at < dimension; at += 256) {
+        const auto numbers = load8(vector, at, dimension, aligned);
+        const auto query_numbers = load8(query, at, dimension, query_aligned);
+#pragma unroll
+        for (u32 i = 0; i < 8; i++) {
+            const double c = Corpus::widen(numbers.numbers[i]), q = query_numbers.numbers[i];
+            if (metric == L2) {
+                sum += (q - c) * (q - c);
+            } else {
+                sum += q * c;
+                if (metric == COSINE) squares += c * c;
+            }
+        }
+    }
+    for (u32 offset = 16; offset > 0; offset /= 2) {
+        sum += __shfl_xor_sync(ALL_LANES, sum, offset);
+        squares += __shfl_xor_sync(ALL_LANES, squares, offset);
+    }
+    double rank = sum;
+    if (metric == L2) rank = -sqrt(sum);
+    if (metric == COSINE) {
+        const double norms = norm * sqrt(squares);
+        rank = norms > 0 ? sum / norms : 0;
+    }
+    // Not -0, which would come after 0.
+    return float(rank) + 0.0f;
+}
+
+// maxima[group]: the best rank of each group for one query, in double precision, a group a warp.
+template <class Corpus>
+static __device__ void exact(u32 rows, u32 dimension, u32 metric, const float* query, const double* norm,
+    const typename Corpus::Stored* corpus, float* maxima, const volatile u32* cancel) {
+    const bool aligned = dimension % 8 == 0 && u64(corpus) % 16 == 0;
+    const u32 groups = (rows + GROUP - 1) / GROUP;
+    for (u32 group = blockIdx.x * WARPS + threadIdx.x / 32; group < groups; group += gridDim.x * WARPS) {
+        if (*cancel) return;
+        float best = -INFINITE;
+#pragma unroll 1
+        for (u32 row = group * GROUP; row < min(rows, (group + 1) * GROUP); row++)
+            best = fmaxf(best, exact_rank<Corpus>(metric, dimension, aligned, query, *norm, corpus + u64(row) * dimension));
+        if (threadIdx.x % 32 == 0) maxima[group] = best;
+    }
+}
+
+// The keys of the vectors of one group of one query a block; 0 for those that are not among the best k. selected_ranks and
+// selected are the `gridDim.x` best groups of each query, best first. overflows: whether more groups than these may have
+// vectors among the best k.
+template <class Corpus>
+static __device__ void rank(u32 rows, u32 dimension, u32 metric, u32 k, const float* numbers, const double* norms,
+    const float* slacks, const typename Corpus::Stored* corpus, const float* selected_ranks, const u32* selected, u64* keys,
+    u64* overflows) {
+    const u32 query = blockIdx.y, place = blockIdx.x, places = gridDim.x;
+    const u32 groups = (rows + GROUP - 1) / GROUP;
+    const float* ranks = selected_ranks + u64(query) * places;
+    const float least = k <= places ? ranks[k - 1] - slacks[query] : -INFINITE;
+    const bool is_candidate = ranks[place] >= least;
+    if (threadIdx.x == 0 && place + 1 == places) overflows[query] = is_candidate && places < groups;
+    const bool aligned = dimension % 8 == 0 && u64(corpus) % 16 == 0;
+    const u32 group = selected[u64(query) * places + place];
+#pragma unroll 1
+    for (u32 i = threadIdx.x / 32; i < GROUP; i += WARPS) {
+        const u32 row = group * GROUP + i;
+        u64 key = 0;
+        if (is_candidate && row < rows) {
+            const float* own = numbers + u64(query) * dimension;
+            const float value =
+                exact_rank<Corpus>(metric, dimension, aligned, own, norms[query], corpus + u64(row) * dimension);
+            const u32 bits = __float_as_uint(value);
+            // Unsigned integers that order as the numbers; of equal ones the lower index has the larger key.
+            key = u64(bits >> 31 ? ~bits : bits | 0x80000000u) << 32 | ~row;
+        }
+        if (threadIdx.x % 32 == 0) keys[(u64(query) * places + place) * GROUP + i] = key;
+    }
+}
+
+#define SCAN(corpus, name, columns, terms, stages, unroll, ahead, threads, blocks)                                       \
+    extern "C" __global__ void __launch_bounds__(threads, blocks) similarity_scan_##name##_##columns(u32 queries,        \
+        u32 rows, u32 dimension, u32 padded, u32 metric, u32 first_group, u32 end_group, const corpus::Stored* vectors,  \
+        const float* norms, const u16* rounded, const float* scales, float* maxima, const volatile u32* cancel) {        \
+        scan<corpus, columns, terms, stages, unroll, ahead>(queries, rows, dimension, padded, metric, first_group,       \
+            end_group, vectors, norms, rounded, scales, maxima, cancel);                                                 \
+    }
+
+#define ENTRIES(corpus, name, stages)                                                                                   \
+    extern "C" __global__ void __launch_bounds__(THREADS) similarity_prepare_##name(u32 queries, u32 dimension,          \
+        u32 padded, u32 terms, u32 metric, float largest_norm, const float* numbers, u16* rounded, double* norms,        \
+        float* scales, float* slacks) {                                                                                  \
+        prepare<corpus>(queries, dimension, padded, terms, metric, largest_norm, numbers, rounded, norms, scales,        \
+            slacks);                                                                                                     \
+    }                                                                                                                    \
+    extern "C" __global__ void __launch_bounds__(THREADS) similarity_exact_##name(u32 rows, u32 dimension, u32 metric,   \
+        const float* query, const double* norm, const corpus::Stored* vectors, float* maxima,                            \
+        const volatile u32* cancel) {                                                                                    \
+        exact<corpus>(rows, dimension, metric, query, norm, vectors, maxima, cancel);                                    \
+    }                                                                                                                    \
+    extern "C" __global__ void __launch_bounds__(THREADS) similarity_rank_##name(u32 rows, u32 dimension, u32 metric,    \
+        u32 k, const float* numbers, const double* norms, const float* slacks, const corpus::Stored* vectors,            \
+        const float* selected_ranks, const u32* selected, u64* keys, u64* overflows) {                                   \
+        rank<corpus>(rows, dimension, metric, k, numbers, norms, slacks, vectors, selected_ranks, selected, keys,        \
+            overflows);                                                                                                  \
+    }                                                                                                                    \
+    SCAN(corpus, name, 8, 2, 2 * stages, 2, 0, 256, 2)                                                                   \
+    SCAN(corpus, name, 64, 1, 2 * stages, 2, 0, 256, 1)                                                                  \
+    SCAN(corpus, name, 128, 1, stages, 2, 6, 384, 1)
+
+// As many bytes in flight for each type.
+ENTRIES(F32, f32, 2)
+ENTRIES(F16, f16, 4)
+ENTRIES(Bf16, bf16, 4)
