@@ -15,6 +15,7 @@
 //! | `graph/density`, `graph/graph-density` | [`graph::density`] |
 //! | `graph/jaccard-similarity` | [`graph::jaccard_similarity`] |
 //! | `graph/k-clique`, `graph/k-clique-detection` | [`graph::k_clique`] |
+//! | `graph/modularity-score` | [`graph::modularity_score`] |
 //! | `graph/pagerank` | [`graph::pagerank`] |
 //! | `graph/shortest-path` | [`graph::shortest_path`] |
 //! | `graph/star-topology` | [`graph::star_topology`] |
@@ -133,6 +134,7 @@ catalogue! {
         graph::density::Density,
         graph::jaccard_similarity::JaccardSimilarity,
         graph::k_clique::KClique,
+        graph::modularity_score::ModularityScore,
         graph::pagerank::PageRank,
         graph::shortest_path::ShortestPath,
         graph::star_topology::StarTopology,
