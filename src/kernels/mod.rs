@@ -15,6 +15,7 @@
 //! | `graph/density`, `graph/graph-density` | [`graph::density`] |
 //! | `graph/jaccard-similarity` | [`graph::jaccard_similarity`] |
 //! | `graph/k-clique`, `graph/k-clique-detection` | [`graph::k_clique`] |
+//! | `graph/label-propagation` | [`graph::label_propagation`] |
 //! | `graph/modularity-score` | [`graph::modularity_score`] |
 //! | `graph/pagerank` | [`graph::pagerank`] |
 //! | `graph/shortest-path` | [`graph::shortest_path`] |
@@ -134,6 +135,7 @@ catalogue! {
         graph::density::Density,
         graph::jaccard_similarity::JaccardSimilarity,
         graph::k_clique::KClique,
+        graph::label_propagation::LabelPropagation,
         graph::modularity_score::ModularityScore,
         graph::pagerank::PageRank,
         graph::shortest_path::ShortestPath,

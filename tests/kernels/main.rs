@@ -2,6 +2,7 @@
 
 mod batched;
 mod betweenness;
+mod communities;
 mod connected_components;
 mod core;
 #[path = "../support/core_goldens.rs"]

@@ -70,6 +70,7 @@ fn the_catalogue_is_complete_and_described() {
         "graph/density",
         "graph/jaccard-similarity",
         "graph/k-clique",
+        "graph/label-propagation",
         "graph/modularity-score",
         "graph/pagerank",
         "graph/shortest-path",

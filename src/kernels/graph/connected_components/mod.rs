@@ -27,8 +27,8 @@
 
 mod cases;
 #[cfg(feature = "cuda")]
-mod cuda;
-mod numbering;
+pub(in crate::kernels::graph) mod cuda;
+pub(in crate::kernels::graph) mod numbering;
 mod strong;
 mod weak;
 
