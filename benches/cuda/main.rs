@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The second runs parts of it: `small`, `memory`, `catalogue`, `resident`, `workers`, `priority`,
-//! `graphs`, `triangles`, `traversal`, `operands`, `pagerank`, `devices`, `telemetry`, `batch`, `batch-cost`,
+//! `graphs`, `triangles`, `traversal`, `communities`, `operands`, `pagerank`, `devices`, `telemetry`, `batch`, `batch-cost`,
 //! `batch-pipeline`.
 
 // The plain loop, and the kernels here, are promises about device code.
@@ -14,6 +14,7 @@
 
 mod batch;
 mod catalogue;
+mod communities;
 mod devices;
 mod embedded;
 mod graphs;
@@ -108,6 +109,9 @@ fn main() {
     }
     if wanted("traversal") {
         traversal::run();
+    }
+    if wanted("communities") {
+        communities::run();
     }
 }
 

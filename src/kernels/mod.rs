@@ -16,6 +16,7 @@
 //! | `graph/jaccard-similarity` | [`graph::jaccard_similarity`] |
 //! | `graph/k-clique`, `graph/k-clique-detection` | [`graph::k_clique`] |
 //! | `graph/label-propagation` | [`graph::label_propagation`] |
+//! | `graph/louvain-community` | [`graph::louvain_community`] |
 //! | `graph/modularity-score` | [`graph::modularity_score`] |
 //! | `graph/pagerank` | [`graph::pagerank`] |
 //! | `graph/shortest-path` | [`graph::shortest_path`] |
@@ -136,6 +137,7 @@ catalogue! {
         graph::jaccard_similarity::JaccardSimilarity,
         graph::k_clique::KClique,
         graph::label_propagation::LabelPropagation,
+        graph::louvain_community::LouvainCommunity,
         graph::modularity_score::ModularityScore,
         graph::pagerank::PageRank,
         graph::shortest_path::ShortestPath,

@@ -8,6 +8,9 @@ use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
 use tower_kernels::kernels::graph::label_propagation::{
     LabelPropagation, LabelPropagationInput, LabelPropagationOutput,
 };
+use tower_kernels::kernels::graph::louvain_community::{
+    LouvainCommunity, LouvainCommunityInput, LouvainCommunityOutput,
+};
 use tower_kernels::kernels::graph::modularity_score::{ModularityScore, ModularityScoreInput, ModularityScoreOutput};
 use tower_kernels::service::{
     Kernel, KernelError, KernelRegistry, KernelRequest, KernelService, Operand, Payload, RunContext,
@@ -40,6 +43,8 @@ struct NetworkxRun {
     seed: u64,
     #[serde(default)]
     communities: Vec<u32>,
+    #[serde(default)]
+    resolution: f64,
     modularity: f64,
 }
 
@@ -54,6 +59,11 @@ fn stored(golden: &Golden) -> Operand<CsrGraph> {
 fn propagate(input: &LabelPropagationInput) -> LabelPropagationOutput {
     LabelPropagation.validate(input).unwrap();
     LabelPropagation.run_cpu(input, &RunContext::detached()).unwrap()
+}
+
+fn louvain(input: &LouvainCommunityInput) -> LouvainCommunityOutput {
+    LouvainCommunity.validate(input).unwrap();
+    LouvainCommunity.run_cpu(input, &RunContext::detached()).unwrap()
 }
 
 /// Checks that communities are numbered by their lowest nodes, and their sizes.
@@ -114,13 +124,33 @@ fn labels_propagate_as_in_networkx() {
     }
 }
 
+#[test]
+fn louvain_communities_are_as_good_as_those_of_networkx() {
+    let goldens: Vec<Golden> = serde_json::from_str(include_str!("../goldens/louvain_community.json")).unwrap();
+    assert!(goldens.len() >= 12);
+    for golden in goldens {
+        let stored = stored(&golden);
+        for NetworkxRun { resolution, modularity, .. } in golden.runs {
+            // The best of five orders, as the golden is.
+            let of_seed = |seed| {
+                let input = LouvainCommunityInput::from_operand(stored.clone());
+                let output = louvain(&LouvainCommunityInput { resolution, seed, ..input });
+                check_numbering(&output.communities, &output.sizes, output.num_communities);
+                output.modularity
+            };
+            let best = (0..5).map(of_seed).fold(f64::NEG_INFINITY, f64::max);
+            assert!(best > modularity - 0.01, "{}, {resolution}: {best}, not {modularity}", golden.name);
+        }
+    }
+}
+
 #[tokio::test]
 async fn invalid_fields_of_communities_are_rejected_by_name() {
     let registry = KernelRegistry::new();
     tower_kernels::kernels::register_all(&registry).unwrap();
     let mut service = KernelService::with_backend(registry, CpuBackend::new());
     let id = "graph/modularity-score";
-    let labels = "graph/label-propagation";
+    let [labels, louvain] = ["graph/label-propagation", "graph/louvain-community"];
     let stored = CsrGraph::from_edges(2, &[[0, 1]], Direction::Directed).unwrap();
     service.registry().operands().put("one-way", stored).unwrap();
     for (id, fields, field) in [
@@ -136,6 +166,11 @@ async fn invalid_fields_of_communities_are_rejected_by_name() {
         (labels, r#""graph": {"operand": "one-way"}"#, "graph"),
         (labels, r#""num_nodes": 2, "edges": [[0, 1]], "max_iterations": 0"#, "max_iterations"),
         (labels, r#""num_nodes": 2, "edges": [[0, 1]], "seed": -1"#, "seed"),
+        (louvain, r#""num_nodes": 200000000, "edges": []"#, "num_nodes"),
+        (louvain, r#""num_nodes": 2, "edges": [[0, 1]], "directed": true"#, "directed"),
+        (louvain, r#""num_nodes": 2, "edges": [[0, 1]], "max_iterations": 0"#, "max_iterations"),
+        (louvain, r#""num_nodes": 2, "edges": [[0, 1]], "resolution": -0.5"#, "resolution"),
+        (louvain, r#""num_nodes": 2, "edges": [[0, 1]], "min_modularity_gain": -1e-9"#, "min_modularity_gain"),
     ] {
         let request = KernelRequest::new(id, Payload::json(format!("{{{fields}}}")));
         let error = service.ready().await.unwrap().call(request).await.unwrap_err();
@@ -149,6 +184,7 @@ fn communities_are_found_until_the_deadline() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     for (id, input) in [
         ("graph/label-propagation", Payload::typed(LabelPropagationInput::from_edges(300_000, edges.clone()))),
+        ("graph/louvain-community", Payload::typed(LouvainCommunityInput::from_edges(300_000, edges.clone()))),
     ] {
         let registry = KernelRegistry::new();
         tower_kernels::kernels::register_all(&registry).unwrap();
@@ -245,5 +281,30 @@ proptest! {
         let communities = output.communities.clone();
         let modularity = score(&ModularityScoreInput { communities, ..ModularityScoreInput::from_edges(nodes.into(), edges) });
         prop_assert_eq!(output.modularity, modularity.modularity);
+    }
+
+    #[test]
+    fn louvain_communities_are_no_worse_than_single_nodes(
+        (nodes, edges, _) in graphs(),
+        seed in any::<u64>(),
+        resolution in 0.0..3.0,
+    ) {
+        let input = LouvainCommunityInput::from_edges(nodes.into(), edges.clone());
+        let output = louvain(&LouvainCommunityInput { seed, resolution, ..input });
+        check_numbering(&output.communities, &output.sizes, output.num_communities);
+        let of = |communities: Vec<u32>| {
+            let input = ModularityScoreInput::from_edges(nodes.into(), edges.clone());
+            score(&ModularityScoreInput { communities: communities.into(), resolution, ..input }).modularity
+        };
+        prop_assert_eq!(output.modularity, of(output.communities.to_vec()));
+        prop_assert!(output.modularity >= of((0..nodes).collect()));
+        prop_assert!(output.levels >= 1 && output.iterations >= output.levels);
+        // Communities have edges within, or a single node.
+        for (node, &community) in (0..).zip(output.communities.iter()) {
+            let joins = |&&[a, b]: &&[u32; 2]| a != b && (a == node || b == node);
+            let is_own = |other: u32| output.communities[other as usize] == community;
+            let inner = edges.iter().filter(joins).filter(|[a, b]| is_own(*a) && is_own(*b)).count();
+            prop_assert!(inner > 0 || output.sizes[community as usize] == 1);
+        }
     }
 }

@@ -71,6 +71,7 @@ fn the_catalogue_is_complete_and_described() {
         "graph/jaccard-similarity",
         "graph/k-clique",
         "graph/label-propagation",
+        "graph/louvain-community",
         "graph/modularity-score",
         "graph/pagerank",
         "graph/shortest-path",

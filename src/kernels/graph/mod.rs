@@ -36,6 +36,7 @@ mod intersect;
 pub mod jaccard_similarity;
 pub mod k_clique;
 pub mod label_propagation;
+pub mod louvain_community;
 pub mod modularity_score;
 mod node_chunks;
 mod node_order;
