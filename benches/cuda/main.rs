@@ -14,6 +14,7 @@
 
 mod batch;
 mod catalogue;
+mod communities;
 mod devices;
 mod embedded;
 mod graphs;
@@ -116,6 +117,9 @@ fn main() {
     }
     if wanted("traversal") {
         traversal::run();
+    }
+    if wanted("communities") {
+        communities::run();
     }
 }
 

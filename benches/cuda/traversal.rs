@@ -75,7 +75,7 @@ fn measure(name: &'static str, edges: (u64, Vec<[u32; 2]>)) {
 }
 
 /// Prints the median time of a request and of its kernels; returns the output.
-fn timed<B, T>(name: &str, service: &mut KernelService<B>, id: &'static str, input: &Payload) -> Arc<T>
+pub(crate) fn timed<B, T>(name: &str, service: &mut KernelService<B>, id: &'static str, input: &Payload) -> Arc<T>
 where
     B: Service<Job, Response = KernelResponse, Error = KernelError>,
     T: std::any::Any + Send + Sync,

@@ -24,6 +24,9 @@
 //! | `graph/jaccard-similarity` | [`graph::jaccard_similarity`] |
 //! | `graph/k-clique`, `graph/k-clique-detection` | [`graph::k_clique`] |
 //! | `graph/katz-centrality` | [`graph::katz_centrality`] |
+//! | `graph/label-propagation` | [`graph::label_propagation`] |
+//! | `graph/louvain-community` | [`graph::louvain_community`] |
+//! | `graph/modularity-score` | [`graph::modularity_score`] |
 //! | `graph/pagerank` | [`graph::pagerank`] |
 //! | `graph/shortest-path` | [`graph::shortest_path`] |
 //! | `graph/star-topology` | [`graph::star_topology`] |
@@ -162,6 +165,9 @@ catalogue! {
         graph::jaccard_similarity::JaccardSimilarity,
         graph::k_clique::KClique,
         graph::katz_centrality::KatzCentrality,
+        graph::label_propagation::LabelPropagation,
+        graph::louvain_community::LouvainCommunity,
+        graph::modularity_score::ModularityScore,
         graph::pagerank::PageRank,
         graph::shortest_path::ShortestPath,
         graph::star_topology::StarTopology,

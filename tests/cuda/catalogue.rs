@@ -9,6 +9,8 @@ use tower_kernels::kernels::authoring::Precision;
 use tower_kernels::kernels::compliance::entity_resolution::{EntityResolutionInput, EntityResolutionOutput};
 use tower_kernels::kernels::compliance::names::{Entity, NameList, NameListDocument, Scorer};
 use tower_kernels::kernels::compliance::sanctions_screening::{SanctionsScreeningInput, SanctionsScreeningOutput};
+use tower_kernels::kernels::graph::label_propagation::{LabelPropagationInput, LabelPropagationOutput};
+use tower_kernels::kernels::graph::modularity_score::{ModularityScoreInput, ModularityScoreOutput};
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
 use tower_kernels::kernels::graph::connected_components::{ConnectedComponentsInput, ConnectedComponentsOutput};
 use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
@@ -39,6 +41,8 @@ crate::tests! {
     betweenness_stops_when_its_caller_leaves
     triangles_are_the_same
     counting_triangles_stops_at_the_deadline
+    communities_are_the_same
+    label_propagation_stops_at_the_deadline
     volatility_analysis_stops_when_its_request_is_cancelled
     a_service_over_this_machine_runs_on_cuda
     strong_components_run_on_the_cpu
@@ -475,6 +479,60 @@ fn counting_triangles_stops_at_the_deadline() {
         assert!(matches!(result, Err(KernelError::DeadlineExceeded { .. })), "{:?}", result.err());
         both.cuda.settle();
     }
+}
+
+/// Graphs with rows for threads, warps, blocks, and tables in global memory.
+fn graphs_of_communities() -> Vec<(&'static str, u64, Vec<[u32; 2]>)> {
+    let mut hubs = random_edges(60_000, 200_000, 13);
+    for (hub, len) in [(0, 40_000), (1, 39_999), (2, 3_000), (3, 2_049), (4, 2_048), (5, 257), (6, 256)] {
+        hubs.extend((0..len).map(|node| [hub, 7 + node]));
+    }
+    let groups = random_edges(100_000, 800_000, 14);
+    let groups = groups.into_iter().map(|[a, b]| if b % 5 == 0 { [a, b] } else { [a, a / 50 * 50 + b % 50] }).collect();
+    let stars = (0..20).flat_map(|hub| (0..3_000).map(move |leaf| [hub, 20 + hub * 3_000 + leaf])).collect();
+    vec![
+        ("one node", 1, Vec::new()),
+        ("no edges", 1_000, Vec::new()),
+        ("path", 100_000, (1..100_000).map(|node| [node - 1, node]).collect()),
+        ("stars", 60_020, stars),
+        ("clique", 2_200, clique(2_200)),
+        ("hubs", 60_000, hubs),
+        ("groups", 100_000, groups),
+    ]
+}
+
+fn communities_are_the_same() {
+    let both = Both::new();
+    for (name, nodes, edges) in graphs_of_communities() {
+        for (seed, max_iterations) in [(0, 100), (7 << 40, 2)] {
+            let input = LabelPropagationInput::from_edges(nodes, edges.clone());
+            let input = Payload::typed(LabelPropagationInput { seed, max_iterations, ..input });
+            let (cuda, cpu) = both.run::<LabelPropagationOutput>("graph/label-propagation", &input);
+            assert!(cuda == cpu, "{name}: {cuda:?} and {cpu:?}");
+        }
+        for (directed, most) in [(false, 2), (true, 100), (true, nodes as u32)] {
+            let communities = (0..nodes as u32).map(|node| node.wrapping_mul(0x9e37_79b9) % most % nodes as u32);
+            let input = ModularityScoreInput {
+                directed,
+                communities: communities.collect::<Vec<_>>().into(),
+                ..ModularityScoreInput::from_edges(nodes, edges.clone())
+            };
+            let (cuda, cpu) = both.run::<ModularityScoreOutput>("graph/modularity-score", &Payload::typed(input));
+            assert!(cuda == cpu, "{name}: {cuda:?} and {cpu:?}");
+        }
+    }
+}
+
+fn label_propagation_stops_at_the_deadline() {
+    let both = Both::new();
+    let graph = CsrGraph::from_edges(6_000, &clique(6_000), Direction::Undirected).unwrap();
+    let operand = both.cuda.registry.operands().put("clique", graph).unwrap();
+    let input = Payload::typed(LabelPropagationInput::from_operand(operand));
+    // A clique has as many colours as nodes, which takes tens of milliseconds.
+    let request = KernelRequest::new("graph/label-propagation", input).with_timeout(Duration::from_millis(10));
+    let result = both.cuda.runtime.block_on(async { both.cuda.service().ready().await?.call(request).await });
+    assert!(matches!(result, Err(KernelError::DeadlineExceeded { .. })), "{:?}", result.err());
+    both.cuda.settle();
 }
 
 fn betweenness_stops_when_its_caller_leaves() {

@@ -1,5 +1,6 @@
 //! The algorithms on device arrays that kernels share, at sizes around a tile and at large ones.
 
+use tower_kernels::cuda::{Arg, Launch, Module};
 use tower_kernels::kernels::authoring::Random;
 use tower_kernels::kernels::device::cancel::CancelSignal;
 use tower_kernels::kernels::device::gemm::{self, Epilogue, Matrix};
@@ -10,6 +11,7 @@ use tower_kernels::service::Buffer;
 use crate::probe::Bench;
 
 crate::tests! {
+    hash_tables_count_keys
     offsets_are_the_sums_of_what_comes_before
     values_are_sorted_by_their_keys
     products_of_matrices_are_those_of_the_definition
@@ -91,4 +93,50 @@ fn products_of_matrices_are_those_of_the_definition() {
     for _ in 0..2 {
         bench.run("test/gemm").unwrap();
     }
+}
+
+/// A table in global memory that a block fills; the sums that `add` returns at most, and the counts in the end.
+static HASH_TABLE: Module = {
+    const SOURCE: &str = concat!(
+        include_str!("../../src/kernels/include/hash_table.cuh"),
+        r#"
+        extern "C" __global__ void count_keys(u32 n, const u32* keys, u32 slots, u32* table_keys, u32* table_counts,
+            u32* largest, u32* counts) {
+            const CountTable table(table_keys, table_counts, slots);
+            table.clear(threadIdx.x, blockDim.x);
+            __syncthreads();
+            for (u32 i = threadIdx.x; i < n; i += blockDim.x) atomicMax(&largest[keys[i]], table.add(keys[i], i + 1));
+            __syncthreads();
+            table.for_each(threadIdx.x, blockDim.x, [&](u32 key, u32 count) { atomicAdd(&counts[key], count); });
+        }
+        "#
+    );
+    // SAFETY: it writes to the arrays that it is passed, at keys below their lengths.
+    unsafe { Module::from_source("test/hash-table", SOURCE) }
+};
+
+fn hash_tables_count_keys() {
+    const MAX_KEY: usize = 1 << 20;
+    let bench = Bench::new(1).with("test/hash-table", |cuda| {
+        let mut random = Random::new(6);
+        // Few keys and many, in tables that have little room left, and of other sizes than powers of two.
+        for (distinct, len, slots) in
+            [(1, 1, 2_u32), (1, 5_000, 2), (50, 3_000, 51), (3_000, 3_000, 4_500), (900, 9, 16)]
+        {
+            let keys: Vec<u32> = (0..distinct).map(|_| random.below(MAX_KEY as u64) as u32).collect();
+            let keys: Vec<u32> = (0..len).map(|_| keys[random.below(distinct as u64) as usize]).collect();
+            let mut expected = vec![0; MAX_KEY];
+            (1..).zip(&keys).for_each(|(count, &key)| expected[key as usize] += count);
+            let on_device = cuda.upload(&keys)?;
+            let (table_keys, table_counts) = (cuda.alloc::<u32>(slots as usize)?, cuda.alloc::<u32>(slots as usize)?);
+            let (largest, counts) = (cuda.zeroed::<u32>(MAX_KEY)?, cuda.zeroed::<u32>(MAX_KEY)?);
+            let len = keys.len() as u32;
+            let args: [&dyn Arg; 7] = [&len, &on_device, &slots, &table_keys, &table_counts, &largest, &counts];
+            cuda.launch(&HASH_TABLE, "count_keys", Launch::new(1, 256), &args)?;
+            let [largest, counts] = cuda.download_all([&largest, &counts])?;
+            assert!(counts[..] == expected && largest[..] == expected, "{distinct} keys in {slots} slots");
+        }
+        Ok(Buffer::default())
+    });
+    bench.run("test/hash-table").unwrap();
 }

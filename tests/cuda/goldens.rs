@@ -20,6 +20,7 @@ crate::tests! {
     pagerank_is_that_of_networkx
     eigenvector_and_katz_centrality_are_those_of_networkx
     weak_components_are_those_of_networkx
+    communities_and_their_modularity_are_those_of_networkx
     distances_are_those_of_networkx
     closeness_path_lengths_and_metrics_are_those_of_networkx
     neighbours_are_those_of_scikit_learn
@@ -184,6 +185,38 @@ fn weak_components_are_those_of_networkx() {
         assert_eq!(output["components"], golden["weak"], "{}", golden["name"]);
         let sizes: f64 = numbers(&output["sizes"]).iter().sum();
         assert_eq!(Some(sizes), golden["num_nodes"].as_f64(), "{}", golden["name"]);
+    }
+}
+
+fn communities_and_their_modularity_are_those_of_networkx() {
+    let labels: Vec<Value> = serde_json::from_str(include_str!("../goldens/label_propagation.json")).unwrap();
+    let scores: Vec<Value> = serde_json::from_str(include_str!("../goldens/modularity_score.json")).unwrap();
+    assert!(labels.len() >= 12 && scores.len() >= 15);
+    let bench = bench();
+    let is_near =
+        |value: &Value, expected: &Value| (value.as_f64().unwrap() - expected.as_f64().unwrap()).abs() < 1e-13;
+    for golden in &labels {
+        for expected in golden["runs"].as_array().unwrap() {
+            let input = json!({
+                "num_nodes": golden["num_nodes"], "edges": golden["edges"], "seed": expected["seed"],
+            });
+            let output = run(&bench, "graph/label-propagation", &input);
+            assert_eq!(output["communities"], expected["communities"], "{}", golden["name"]);
+            assert!(is_near(&output["modularity"], &expected["modularity"]), "{}: {output}", golden["name"]);
+            assert_eq!(output["converged"], true, "{}", golden["name"]);
+        }
+    }
+    for golden in &scores {
+        for expected in golden["partitions"].as_array().unwrap() {
+            let input = json!({
+                "num_nodes": golden["num_nodes"], "edges": golden["edges"], "directed": golden["directed"],
+                "communities": expected["communities"], "resolution": expected["resolution"],
+            });
+            let output = run(&bench, "graph/modularity-score", &input);
+            for field in ["modularity", "coverage"] {
+                assert!(is_near(&output[field], &expected[field]), "{}: {output} {expected}", golden["name"]);
+            }
+        }
     }
 }
 

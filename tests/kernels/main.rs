@@ -2,6 +2,7 @@
 
 mod batched;
 mod betweenness;
+mod communities;
 mod closeness;
 mod connected_components;
 mod core;

@@ -1,7 +1,7 @@
 //! Weak components on CUDA. `connected_components.cu` describes the algorithm and what its entries take.
 
 use super::ConnectedComponentsOutput;
-use crate::cuda::{Arg, Launch, Module, device_code};
+use crate::cuda::{Arg, DeviceBuffer, Launch, Module, device_code};
 use crate::kernels::graph::csr::{CsrGraph, Direction};
 use crate::service::{KernelError, LaunchContext};
 
@@ -35,14 +35,11 @@ pub(in crate::kernels::graph) fn components(
     let row = cuda.input(graph.successors().row_offsets())?;
     let column = cuda.input(graph.successors().column_indices())?;
     let parent = cuda.alloc::<u32>(nodes)?;
-    let number = cuda.alloc::<u32>(nodes)?;
     let control = cuda.zeroed::<u32>(CONTROL_WORDS)?;
-    let tiles = cuda.zeroed::<u64>(nodes.div_ceil(SCAN_TILE))?;
     let cancel = cuda.cancel_flag();
 
     let by_node = Launch::elements(nodes, u32::MAX);
     let balanced = Launch::elements(nodes, BALANCED_BLOCKS * cuda.device().multiprocessors);
-    let scan = Launch::new(tiles.len() as u32, 256);
     let compress: [&dyn Arg; 4] = [&n, &parent, &control, &cancel];
     let sampled: [&dyn Arg; 6] = [&n, &row, &column, &parent, &control, &cancel];
     let rest: [&dyn Arg; 7] = [&n, &skips_largest, &row, &column, &parent, &control, &cancel];
@@ -53,11 +50,37 @@ pub(in crate::kernels::graph) fn components(
     cuda.launch(&MODULE, "components_guess_largest", Launch::new(1, 256), &[&n, &parent, &control])?;
     cuda.launch(&MODULE, "components_join_rest", balanced, &rest)?;
     cuda.launch(&MODULE, "components_compress", by_node, &compress)?;
-    cuda.launch(&MODULE, "components_number", scan, &[&n, &parent, &tiles, &number, &control])?;
+    number(&parent, &control, cuda)
+}
 
-    let num_components = cuda.download(&control)?[NUM_COMPONENTS];
+/// Numbers the components on the device, given the lowest node of the component of each node, in place of which it puts
+/// the number.
+///
+/// # Errors
+/// Those of the launch context.
+pub(in crate::kernels::graph) fn number_components(
+    lowest: &DeviceBuffer<u32>,
+    cuda: &mut LaunchContext<'_>,
+) -> Result<ConnectedComponentsOutput, KernelError> {
+    let control = cuda.zeroed::<u32>(CONTROL_WORDS)?;
+    number(lowest, &control, cuda)
+}
+
+fn number(
+    parent: &DeviceBuffer<u32>,
+    control: &DeviceBuffer<u32>,
+    cuda: &mut LaunchContext<'_>,
+) -> Result<ConnectedComponentsOutput, KernelError> {
+    let nodes = parent.len();
+    let n = nodes as u32;
+    let number = cuda.alloc::<u32>(nodes)?;
+    let tiles = cuda.zeroed::<u64>(nodes.div_ceil(SCAN_TILE))?;
+    let scan = Launch::new(tiles.len() as u32, 256);
+    cuda.launch(&MODULE, "components_number", scan, &[&n, parent, &tiles, &number, control])?;
+    let num_components = cuda.download(control)?[NUM_COMPONENTS];
     let sizes = cuda.zeroed::<u32>(num_components as usize)?;
-    cuda.launch(&MODULE, "components_label", by_node, &[&n, &number, &parent, &sizes, &control])?;
-    let [components, sizes] = cuda.download_all([&parent, &sizes])?;
+    let by_node = Launch::elements(nodes, u32::MAX);
+    cuda.launch(&MODULE, "components_label", by_node, &[&n, &number, parent, &sizes, control])?;
+    let [components, sizes] = cuda.download_all([parent, &sizes])?;
     Ok(ConnectedComponentsOutput { components, sizes, num_components })
 }

@@ -29,6 +29,8 @@ mod cases;
 #[cfg(feature = "cuda")]
 pub(super) mod cuda;
 mod numbering;
+pub(in crate::kernels::graph) mod cuda;
+pub(in crate::kernels::graph) mod numbering;
 mod strong;
 pub(super) mod weak;
 

@@ -1,17 +1,39 @@
-//! Numbers of components by their lowest nodes.
+//! Numbers of components and communities by their lowest nodes.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::ConnectedComponentsOutput;
 use crate::kernels::graph::cancel_check::CancelCheck;
+use crate::kernels::graph::degree::map_nodes;
 use crate::kernels::graph::node_ranges::{for_each_range, into_values};
 use crate::service::{KernelError, RunContext};
+
+/// Returns the lowest node that has the same label, for each node. Labels are below the number of nodes.
+///
+/// # Errors
+/// Those of [`RunContext::check`].
+pub(in crate::kernels::graph) fn lowest_nodes(
+    labels: &[u32],
+    context: &RunContext<'_>,
+) -> Result<Vec<u32>, KernelError> {
+    let mut cancel_check = CancelCheck::new(context);
+    let mut lowest = vec![u32::MAX; labels.len()];
+    for (node, &label) in (0..).zip(labels) {
+        cancel_check.spend(1)?;
+        let lowest = &mut lowest[label as usize];
+        *lowest = node.min(*lowest);
+    }
+    map_nodes(labels.len(), context, |node| lowest[labels[node as usize] as usize])
+}
 
 /// Numbers the components, given the lowest node of the component of each node.
 ///
 /// # Errors
 /// Those of [`RunContext::check`].
-pub(super) fn number(lowest: Vec<u32>, context: &RunContext<'_>) -> Result<ConnectedComponentsOutput, KernelError> {
+pub(in crate::kernels::graph) fn number(
+    lowest: Vec<u32>,
+    context: &RunContext<'_>,
+) -> Result<ConnectedComponentsOutput, KernelError> {
     let nodes = lowest.len();
     let mut cancel_check = CancelCheck::new(context);
     let mut numbers = vec![0; nodes];

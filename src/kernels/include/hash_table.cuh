@@ -1,0 +1,77 @@
+// A hash table of counts by key that a group of threads fills together, in shared or in global memory: open addressing
+// with linear probing.
+//
+//   const CountTable table(keys, counts, slots);  // arrays of `slots` words each, and more slots than there are keys
+//   table.clear(rank, size);                      // by all `size` threads of the group
+//   // the group synchronizes
+//   const u32 sum = table.add(key, count);        // by any thread; any key but NO_KEY
+//   // the group synchronizes
+//   table.for_each(rank, size, function);         // calls function(key, count) for each key
+//
+// `add` returns the count of the key with what was added. Of all calls with a key, one returns its final count, and none
+// returns more, so the largest count can be found while the table is filled.
+//
+// `try_add` does the same if the key is in the first MAX_PROBES slots where it may be, or one of them is free, and returns 0
+// otherwise. As keys stay, either all calls with a key return 0, or none does: keys that a small table has no room for can
+// go to a large one.
+//
+// A table of global memory is shared by the threads of one block.
+
+#ifndef TOWER_KERNELS_HASH_TABLE
+#define TOWER_KERNELS_HASH_TABLE
+
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+constexpr u32 NO_KEY = 0xffffffffu;
+constexpr u32 MAX_PROBES = 8;
+
+struct CountTable {
+    u32* keys;
+    u32* counts;
+    u32 slots;
+
+    __device__ CountTable(u32* keys, u32* counts, u32 slots) : keys(keys), counts(counts), slots(slots) {}
+
+    __device__ void clear(u32 rank, u32 size) const {
+        for (u32 slot = rank; slot < slots; slot += size) {
+            keys[slot] = NO_KEY;
+            counts[slot] = 0;
+        }
+    }
+
+    __device__ u32 add(u32 key, u32 count) const {
+        for (u32 slot = first_slot(key);; slot = next(slot)) {
+            if (claim(slot, key)) return atomicAdd(&counts[slot], count) + count;
+        }
+    }
+
+    __device__ u32 try_add(u32 key, u32 count) const {
+        u32 slot = first_slot(key);
+        for (u32 probe = 0; probe < MAX_PROBES; probe++, slot = next(slot)) {
+            if (claim(slot, key)) return atomicAdd(&counts[slot], count) + count;
+        }
+        return 0;
+    }
+
+    template <class Function> __device__ void for_each(u32 rank, u32 size, Function function) const {
+        for (u32 slot = rank; slot < slots; slot += size) {
+            if (keys[slot] != NO_KEY) function(keys[slot], counts[slot]);
+        }
+    }
+
+private:
+    // Multiplicative hashing: the high bits of the product.
+    __device__ u32 first_slot(u32 key) const { return __umulhi(key * 0x9e3779b1u, slots); }
+
+    __device__ u32 next(u32 slot) const { return slot + 1 == slots ? 0 : slot + 1; }
+
+    // Whether the slot has the key, or was free and gets it.
+    __device__ bool claim(u32 slot, u32 key) const {
+        u32 found = *(volatile u32*)&keys[slot];
+        if (found == NO_KEY) found = atomicCAS(&keys[slot], NO_KEY, key);
+        return found == NO_KEY || found == key;
+    }
+};
+
+#endif
