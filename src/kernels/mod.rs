@@ -2,6 +2,7 @@
 //!
 //! | id | module |
 //! |---|---|
+//! | `core/segmented-aggregate` | [`core::segmented_aggregate`] |
 //! | `core/sort` | [`core::sort`] |
 //! | `core/top-k` | [`core::top_k`] |
 //! | `graph/adamic-adar`, `graph/adamic-adar-index` | [`graph::adamic_adar`] |
@@ -120,7 +121,7 @@ macro_rules! catalogue {
 }
 
 catalogue! {
-    "kernels-core": [core::sort::Sort, core::top_k::TopK],
+    "kernels-core": [core::segmented_aggregate::SegmentedAggregate, core::sort::Sort, core::top_k::TopK],
     "kernels-graph": [
         graph::adamic_adar::AdamicAdar,
         graph::betweenness_centrality::BetweennessCentrality,

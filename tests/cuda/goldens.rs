@@ -1,15 +1,18 @@
-//! The goldens on CUDA: networkx's scores, components and distances, option prices of 40 digits, numpy's sorts and top k, and
-//! arch's estimates.
+//! The goldens on CUDA: networkx's scores, components and distances, option prices of 40 digits, numpy's sorts and top k,
+//! pandas' aggregates, and arch's estimates.
 
 use serde_json::{Value, json};
 use tower::{Service, ServiceExt};
 use tower_kernels::kernels::authoring::Random;
+use tower_kernels::kernels::core::segmented_aggregate::{
+    SegmentedAggregate, SegmentedAggregateInput, SegmentedAggregateOutput,
+};
 use tower_kernels::kernels::core::sort::{Sort, SortInput, SortOutput};
 use tower_kernels::kernels::core::top_k::{TopK, TopKInput, TopKOutput};
-use tower_kernels::service::{Kernel, KernelRequest, NumberArray, Payload, RunContext};
+use tower_kernels::service::{Kernel, KernelError, KernelRequest, NumberArray, Payload, RunContext};
 
 use crate::probe::Bench;
-use crate::support::core_goldens::{bits_at, bits_of_rows, sorts, top_ks};
+use crate::support::core_goldens::{AGGREGATES, aggregates, assert_aggregates, bits_at, bits_of_rows, sorts, top_ks};
 
 crate::tests! {
     betweenness_is_that_of_networkx
@@ -21,6 +24,8 @@ crate::tests! {
     sorts_are_those_of_numpy
     the_top_k_are_those_of_numpy
     large_sorts_and_selections_are_those_of_the_cpu
+    aggregates_are_those_of_pandas
+    aggregates_of_many_rows_are_those_of_the_cpu
     volatility_models_are_those_of_arch
 }
 
@@ -245,6 +250,47 @@ fn large_sorts_and_selections_are_those_of_the_cpu() {
             }
         }
     }
+}
+
+fn aggregates_are_those_of_pandas() {
+    let bench = bench();
+    for (input, expected) in aggregates() {
+        let output = run_typed::<_, SegmentedAggregateOutput>(&bench, "core/segmented-aggregate", input.clone());
+        assert_aggregates(&input, &output, &expected);
+    }
+}
+
+/// Groups that end in a thread, a warp or a tile, and such that go over many tiles; as integers, which are exact.
+fn aggregates_of_many_rows_are_those_of_the_cpu() {
+    let bench = bench();
+    let mut random = Random::new(12);
+    let rows = (5 << 20) + 7;
+    for groups in [1, 2, 300, 5_000, 1 << 20, 1 << 40] {
+        let keys: Vec<i64> = (0..rows).map(|_| random.below(groups).cast_signed() - 3).collect();
+        let arrays: [NumberArray; 4] = [
+            (0..rows).map(|_| random.word() as u32).collect::<Vec<_>>().into(),
+            (0..rows).map(|_| random.word() as i32).collect::<Vec<_>>().into(),
+            (0..rows).map(|_| random.word() >> 24).collect::<Vec<_>>().into(),
+            (0..rows).map(|_| random.word().cast_signed() >> 24).collect::<Vec<_>>().into(),
+        ];
+        for values in arrays {
+            let input = SegmentedAggregateInput {
+                aggregates: AGGREGATES.to_vec().into(),
+                ..SegmentedAggregateInput::new(keys.clone(), values)
+            };
+            let expected = SegmentedAggregate.run_cpu(&input, &RunContext::detached()).unwrap();
+            let output = run_typed::<_, SegmentedAggregateOutput>(&bench, "core/segmented-aggregate", input.clone());
+            assert!(*output == expected, "{:?}, {groups} groups", input.values);
+        }
+    }
+    let keys: Vec<u32> = vec![1, 2, 3, 3, 2, 4];
+    let input = SegmentedAggregateInput { sorted: true, ..SegmentedAggregateInput::new(keys.clone(), keys) };
+    let result = bench.runtime.block_on(async {
+        let mut service = bench.service();
+        let request = KernelRequest::new("core/segmented-aggregate", Payload::typed(input));
+        service.ready().await.unwrap().call(request).await
+    });
+    assert!(matches!(result, Err(KernelError::InvalidInput(invalid)) if invalid.field == "keys[4]"));
 }
 
 /// Their parameters, where the fit is the same maximum, and otherwise a higher one.

@@ -57,6 +57,7 @@ fn the_catalogue_is_complete_and_described() {
     register_all(&registry).unwrap();
     let ids: Vec<String> = registry.list().iter().map(|kernel| kernel.info().id.to_string()).collect();
     let expected = [
+        "core/segmented-aggregate",
         "core/sort",
         "core/top-k",
         "graph/adamic-adar",
