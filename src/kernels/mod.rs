@@ -11,11 +11,13 @@
 //! | `graph/common-neighbors` | [`graph::common_neighbors`] |
 //! | `graph/cosine-similarity` | [`graph::cosine_similarity`] |
 //! | `graph/connected-components` | [`graph::connected_components`] |
+//! | `graph/cycle-participation` | [`graph::cycle_participation`] |
 //! | `graph/degree-centrality` | [`graph::degree_centrality`] |
 //! | `graph/degree-ratio` | [`graph::degree_ratio`] |
 //! | `graph/density`, `graph/graph-density` | [`graph::density`] |
 //! | `graph/jaccard-similarity` | [`graph::jaccard_similarity`] |
 //! | `graph/k-clique`, `graph/k-clique-detection` | [`graph::k_clique`] |
+//! | `graph/motif-detection` | [`graph::motif_detection`] |
 //! | `graph/pagerank` | [`graph::pagerank`] |
 //! | `graph/shortest-path` | [`graph::shortest_path`] |
 //! | `graph/star-topology` | [`graph::star_topology`] |
@@ -129,11 +131,13 @@ catalogue! {
         graph::common_neighbors::CommonNeighbors,
         graph::connected_components::ConnectedComponents,
         graph::cosine_similarity::CosineSimilarity,
+        graph::cycle_participation::CycleParticipation,
         graph::degree_centrality::DegreeCentrality,
         graph::degree_ratio::DegreeRatio,
         graph::density::Density,
         graph::jaccard_similarity::JaccardSimilarity,
         graph::k_clique::KClique,
+        graph::motif_detection::MotifDetection,
         graph::pagerank::PageRank,
         graph::shortest_path::ShortestPath,
         graph::star_topology::StarTopology,

@@ -9,6 +9,7 @@ mod core_goldens;
 mod graph_input;
 mod graphs;
 mod monte_carlo_var;
+mod motifs;
 mod neighborhoods;
 mod option_pricing;
 mod pricing_input;
