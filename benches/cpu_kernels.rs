@@ -6,6 +6,7 @@
 use std::time::Instant;
 
 use tower_kernels::kernels::authoring::{Float, Random};
+use tower_kernels::kernels::core::segmented_aggregate::{Aggregate, SegmentedAggregate, SegmentedAggregateInput};
 use tower_kernels::kernels::compliance::names::{NameList, NameListDocument, Scorer};
 use tower_kernels::kernels::compliance::sanctions_screening::{SanctionsScreening, SanctionsScreeningInput};
 use tower_kernels::kernels::graph::betweenness_centrality::brandes::pair_dependencies;
@@ -28,6 +29,9 @@ fn main() {
     }
     if wants("kmeans") {
         kmeans();
+    }
+    if wants("aggregate") {
+        aggregate();
     }
     if wants("pricing") {
         pricing::<f64>("f64");
@@ -62,6 +66,30 @@ fn kmeans() {
         println!(
             "kmeans points={points} features={features} k={k} iterations={ITERATIONS} ms={iterations:.3} seeding_ms={seeding:.3}"
         );
+    }
+}
+
+/// All aggregates of ten million rows by 64-bit keys: dense ones, and ones that are spread over all 64 bits.
+fn aggregate() {
+    const ROWS: usize = 10_000_000;
+    for groups in [1, 1_000, 1_000_000, 10_000_000] {
+        let mut random = Congruence(42);
+        let dense: Vec<i64> = (0..ROWS).map(|_| random.below(groups).into()).collect();
+        let spread: Vec<i64> =
+            dense.iter().map(|key| key.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64.cast_signed())).collect();
+        let values: Vec<f64> = dense.iter().map(|_| f64::from(random.below(1 << 20)) / 1024.0).collect();
+        for (name, keys) in [("dense", dense), ("spread", spread)] {
+            let all = [Aggregate::Sum, Aggregate::Min, Aggregate::Max, Aggregate::Count, Aggregate::Mean];
+            for (aggregates, asked) in [("sum", Aggregate::Sum.into()), ("all", all.to_vec().into())] {
+                let input = SegmentedAggregateInput {
+                    aggregates: asked,
+                    ..SegmentedAggregateInput::new(keys.clone(), values.clone())
+                };
+                let ms =
+                    median_ms(3, || drop(SegmentedAggregate.run_cpu(&input, &RunContext::detached()).expect("a run")));
+                println!("aggregate {name} {aggregates} rows={ROWS} groups={groups} ms={ms:.1}");
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use tower_kernels::kernels::core::segmented_aggregate::SegmentedAggregateInput;
 use tower_kernels::kernels::compliance::names::{NameList, NameListDocument, Scorer};
 use tower_kernels::kernels::compliance::sanctions_screening::SanctionsScreeningInput;
 use tower_kernels::kernels::core::sort::SortInput;
@@ -74,6 +75,12 @@ fn core_rows() {
         print(&format!("sort, 16M u32, {name}"), time, Some((words.len() * bytes) as f64));
     }
     let bytes = (4 * words.len()) as f64;
+    for groups in [1_000, 1 << 23] {
+        let keys: Vec<u32> = words.iter().map(|word| word % groups).collect();
+        let input = SegmentedAggregateInput::new(keys, words.clone());
+        let time = median(&mut service(|_| {}), "core/segmented-aggregate", &Payload::typed(input), 7);
+        print(&format!("sums of 16M u32 by {groups} keys"), time, Some((words.len() * 8) as f64));
+    }
     let input = TopKInput { values: words.into(), rows: 1, k: 100, largest: true };
     let time = median(&mut service(|_| {}), "core/top-k", &Payload::typed(input), 7);
     print("top 100 of 16M u32", time, Some(bytes));

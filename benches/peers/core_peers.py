@@ -31,8 +31,9 @@ def word(array):
     return "u32" if array.dtype.itemsize == 4 else "u64"
 
 
-def sort(array, with_indices, descending=False):
-    """Returns the sorted array, and the indices if they are wanted."""
+def sort(array, with_indices, descending=False, moved=None):
+    """Returns the sorted array, and the indices if they are wanted, or the 32-bit values `moved` in the order of their keys."""
+    with_indices = with_indices or moved is not None
     size, passes = array.size, array.dtype.itemsize
     tile = 384 * (16 if passes == 4 else 10)
     order = (u32(KINDS[array.dtype.kind]), u32(descending))
@@ -47,10 +48,10 @@ def sort(array, with_indices, descending=False):
     values = [cupy.empty(size if with_indices else 1, cupy.uint32) for _ in range(2)]
     tiles = -(-size // tile)
     words = cupy.empty(tiles * DIGITS + 1, cupy.uint32)
-    keys_in, values_in = array, values[0]
+    keys_in, values_in = array, values[0] if moved is None else moved
     for turn, digit in enumerate(digits):
         words.data.memset_async(0, words.nbytes)
-        flags = (turn == 0, turn + 1 == len(digits), with_indices, turn == 0)
+        flags = (turn == 0, turn + 1 == len(digits), with_indices, turn == 0 and moved is None)
         SORT.get_function(f"sort_pass_{word(array)}")((tiles,), (384,), (
             u32(size), u32(0), u32(8 * digit), *order, *map(u32, flags), keys_in, keys[turn % 2], values_in,
             values[turn % 2], counts[digit * DIGITS:], next_begin, words, words[tiles * DIGITS:]))
@@ -137,6 +138,7 @@ def selections():
             {"read": read, "torch": median_ms(lambda: torch.topk(matrix, 100), 3)})
 
 
-print(f"{torch.cuda.get_device_name()}, CuPy {cupy.__version__}, torch {torch.__version__}; ms")
-sorts()
-selections()
+if __name__ == "__main__":
+    print(f"{torch.cuda.get_device_name()}, CuPy {cupy.__version__}, torch {torch.__version__}; ms")
+    sorts()
+    selections()

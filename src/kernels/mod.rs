@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `compliance/entity-resolution` | [`compliance::entity_resolution`] |
 //! | `compliance/sanctions-screening` | [`compliance::sanctions_screening`] |
+//! | `core/segmented-aggregate` | [`core::segmented_aggregate`] |
 //! | `core/sort` | [`core::sort`] |
 //! | `core/top-k` | [`core::top_k`] |
 //! | `graph/adamic-adar`, `graph/adamic-adar-index` | [`graph::adamic_adar`] |
@@ -14,6 +15,7 @@
 //! | `graph/common-neighbors` | [`graph::common_neighbors`] |
 //! | `graph/cosine-similarity` | [`graph::cosine_similarity`] |
 //! | `graph/connected-components` | [`graph::connected_components`] |
+//! | `graph/cycle-participation` | [`graph::cycle_participation`] |
 //! | `graph/degree-centrality` | [`graph::degree_centrality`] |
 //! | `graph/degree-ratio` | [`graph::degree_ratio`] |
 //! | `graph/density`, `graph/graph-density` | [`graph::density`] |
@@ -27,6 +29,7 @@
 //! | `graph/label-propagation` | [`graph::label_propagation`] |
 //! | `graph/louvain-community` | [`graph::louvain_community`] |
 //! | `graph/modularity-score` | [`graph::modularity_score`] |
+//! | `graph/motif-detection` | [`graph::motif_detection`] |
 //! | `graph/pagerank` | [`graph::pagerank`] |
 //! | `graph/shortest-path` | [`graph::shortest_path`] |
 //! | `graph/star-topology` | [`graph::star_topology`] |
@@ -146,6 +149,7 @@ catalogue! {
         compliance::sanctions_screening::SanctionsScreening
     ],
     "kernels-core": [core::sort::Sort, core::top_k::TopK],
+    "kernels-core": [core::segmented_aggregate::SegmentedAggregate, core::sort::Sort, core::top_k::TopK],
     "kernels-graph": [
         graph::adamic_adar::AdamicAdar,
         graph::average_path_length::AveragePathLength,
@@ -155,6 +159,7 @@ catalogue! {
         graph::common_neighbors::CommonNeighbors,
         graph::connected_components::ConnectedComponents,
         graph::cosine_similarity::CosineSimilarity,
+        graph::cycle_participation::CycleParticipation,
         graph::degree_centrality::DegreeCentrality,
         graph::degree_ratio::DegreeRatio,
         graph::density::Density,
@@ -168,6 +173,7 @@ catalogue! {
         graph::label_propagation::LabelPropagation,
         graph::louvain_community::LouvainCommunity,
         graph::modularity_score::ModularityScore,
+        graph::motif_detection::MotifDetection,
         graph::pagerank::PageRank,
         graph::shortest_path::ShortestPath,
         graph::star_topology::StarTopology,

@@ -43,6 +43,8 @@ pub(crate) trait ErasedKernel: Send + Sync {
     fn batch_cost(&self, inputs: &[&Input], sum: Cost) -> Cost;
     /// Returns the footprint of running a valid input of a single request.
     fn footprint(&self, input: &Input) -> Option<Footprint>;
+    /// Returns the least bytes of the output's arrays of a single request, where the footprint counts more.
+    fn min_output(&self, input: &Input) -> Option<u64>;
     /// Runs the CPU code. The payload of a shared run is [`MemberResults`], each in the encoding of its own request.
     fn run_cpu(&self, input: &Input, encoding: Encoding, context: &RunContext<'_>) -> Result<Payload, KernelError>;
     #[cfg(feature = "cuda")]
@@ -90,6 +92,10 @@ impl<K: Kernel> ErasedKernel for K {
 
     fn footprint(&self, input: &Input) -> Option<Footprint> {
         Kernel::footprint(self, typed::<K>(&input.value).ok()?)
+    }
+
+    fn min_output(&self, input: &Input) -> Option<u64> {
+        Kernel::min_output(self, typed::<K>(&input.value).ok()?)
     }
 
     fn run_cpu(&self, input: &Input, encoding: Encoding, context: &RunContext<'_>) -> Result<Payload, KernelError> {

@@ -8,8 +8,8 @@ use super::erased::Input;
 use super::operands::decode_with_operands;
 use super::payload::Encoding;
 use super::{
-    BackendKind, Cost, HostReservation, KernelError, KernelRequest, KernelResponse, Mode, OperandVersion, Payload,
-    PinnedMemory, Progress, RegisteredKernel, RequestOperands, RunContext,
+    BackendKind, Cost, Footprint, HostReservation, KernelError, KernelRequest, KernelResponse, Mode, OperandVersion,
+    Payload, PinnedMemory, Progress, RegisteredKernel, RequestOperands, RunContext,
 };
 use crate::request::{Execution, OperandUse, Priority, RequestContext, Scheduling, Share, TraceContext};
 
@@ -299,8 +299,13 @@ impl Job {
         let (Some(memory), Some(input)) = (self.memory(), &self.input) else { return Ok(()) };
         let max = memory.max_response_size();
         let bytes = match self.kernel.footprint(input) {
-            Some(run) if run.min_encoded(self.encoding) > max => return Err(KernelError::ResponseTooLarge { max }),
-            Some(run) => run.reserved(self.encoding, max),
+            Some(run) => {
+                let least = Footprint { output: self.kernel.min_output(input).unwrap_or(run.output), ..run };
+                if least.min_encoded(self.encoding) > max {
+                    return Err(KernelError::ResponseTooLarge { max });
+                }
+                run.reserved(self.encoding, max)
+            }
             None => input.cost.bytes.min(memory.memory().max() / 16),
         };
         Ok(memory.grow(bytes)?)

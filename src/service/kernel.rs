@@ -50,6 +50,15 @@ pub trait Kernel: Send + Sync + 'static {
         None
     }
 
+    /// Returns the least bytes of the output's arrays, where the footprint counts more because it depends on the data.
+    /// With `None`, the default, the output is as large as the footprint says.
+    ///
+    /// A request is rejected before it runs if its response is certain to be larger than a response may be.
+    fn min_output(&self, input: &Self::Input) -> Option<u64> {
+        let _ = input;
+        None
+    }
+
     /// Returns the versions of the [operands](super::Operand) in an input that a caller in the same process passed. The
     /// default returns none.
     ///

@@ -315,6 +315,11 @@ impl RegisteredKernel {
         self.guarded(|kernel| kernel.footprint(input)).unwrap_or(None)
     }
 
+    /// Returns the least bytes of the output, where the footprint counts more; `None` if the kernel panics.
+    pub(crate) fn min_output(&self, input: &Input) -> Option<u64> {
+        self.guarded(|kernel| kernel.min_output(input)).unwrap_or(None)
+    }
+
     /// Runs the CPU code. The payload of a shared run is [`MemberResults`](super::MemberResults), each in the encoding of
     /// its own request.
     pub(crate) fn run_cpu(

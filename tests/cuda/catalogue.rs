@@ -6,6 +6,7 @@ use std::time::Duration;
 use tower::{Service, ServiceExt};
 use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::kernels::authoring::Precision;
+use tower_kernels::kernels::core::segmented_aggregate::{Aggregate, SegmentedAggregateInput, SegmentedAggregateOutput};
 use tower_kernels::kernels::compliance::entity_resolution::{EntityResolutionInput, EntityResolutionOutput};
 use tower_kernels::kernels::compliance::names::{Entity, NameList, NameListDocument, Scorer};
 use tower_kernels::kernels::compliance::sanctions_screening::{SanctionsScreeningInput, SanctionsScreeningOutput};
@@ -391,6 +392,23 @@ fn small_inputs_of_every_kernel_agree() {
         let input = PageRankInput { seed_nodes, ..PageRankInput::from_edges(400, random_edges(400, 6_000, 12)) };
         let (cuda, cpu) = both.run::<PageRankOutput>("graph/pagerank", &Payload::typed(input));
         assert!(cuda.scores.iter().zip(cpu.scores.iter()).all(|(a, b)| (a - b).abs() < 1e-15));
+    }
+    // Groups within a tile, and one that goes over several.
+    for groups in [1, 700] {
+        let keys: Vec<i64> = numbers(9_000, 3).into_iter().map(|key| (key * f64::from(groups)) as i64).collect();
+        let longs: Vec<u64> = numbers(9_000, 4).into_iter().map(|value| (value * 1e12) as u64).collect();
+        let words: Vec<i32> = longs.iter().map(|&value| value as i32).collect();
+        let floats: Vec<f64> = numbers(9_000, 5);
+        let singles: Vec<f32> = floats.iter().map(|&value| (value * 1024.0).round() as f32).collect();
+        let arrays: [NumberArray; 4] = [longs.into(), words.into(), singles.into(), floats.into()];
+        for values in arrays {
+            let is_exact = values.dtype() != DType::F64;
+            let aggregates = vec![Aggregate::Sum, Aggregate::Min, Aggregate::Max].into();
+            let input = SegmentedAggregateInput { aggregates, ..SegmentedAggregateInput::new(keys.clone(), values) };
+            let (cuda, cpu) = both.run::<SegmentedAggregateOutput>("core/segmented-aggregate", &Payload::typed(input));
+            assert!((&cuda.keys, &cuda.count, &cuda.min) == (&cpu.keys, &cpu.count, &cpu.min) && cuda.max == cpu.max);
+            assert!(!is_exact || cuda.sum == cpu.sum);
+        }
     }
     for mean in [Mean::Constant, Mean::Zero] {
         let input = Payload::typed(volatility(35, 60, mean, 9));

@@ -31,6 +31,8 @@ crate::tests! {
     neural_networks_are_those_of_scipy
     clusters_are_those_of_scikit_learn
     large_sorts_and_selections_are_those_of_the_cpu
+    aggregates_are_those_of_pandas
+    aggregates_of_many_rows_are_those_of_the_cpu
     volatility_models_are_those_of_arch
     names_score_as_with_rapidfuzz
 }
@@ -371,6 +373,47 @@ fn large_sorts_and_selections_are_those_of_the_cpu() {
             }
         }
     }
+}
+
+fn aggregates_are_those_of_pandas() {
+    let bench = bench();
+    for (input, expected) in aggregates() {
+        let output = run_typed::<_, SegmentedAggregateOutput>(&bench, "core/segmented-aggregate", input.clone());
+        assert_aggregates(&input, &output, &expected);
+    }
+}
+
+/// Groups that end in a thread, a warp or a tile, and such that go over many tiles; as integers, which are exact.
+fn aggregates_of_many_rows_are_those_of_the_cpu() {
+    let bench = bench();
+    let mut random = Random::new(12);
+    let rows = (5 << 20) + 7;
+    for groups in [1, 2, 300, 5_000, 1 << 20, 1 << 40] {
+        let keys: Vec<i64> = (0..rows).map(|_| random.below(groups).cast_signed() - 3).collect();
+        let arrays: [NumberArray; 4] = [
+            (0..rows).map(|_| random.word() as u32).collect::<Vec<_>>().into(),
+            (0..rows).map(|_| random.word() as i32).collect::<Vec<_>>().into(),
+            (0..rows).map(|_| random.word() >> 24).collect::<Vec<_>>().into(),
+            (0..rows).map(|_| random.word().cast_signed() >> 24).collect::<Vec<_>>().into(),
+        ];
+        for values in arrays {
+            let input = SegmentedAggregateInput {
+                aggregates: AGGREGATES.to_vec().into(),
+                ..SegmentedAggregateInput::new(keys.clone(), values)
+            };
+            let expected = SegmentedAggregate.run_cpu(&input, &RunContext::detached()).unwrap();
+            let output = run_typed::<_, SegmentedAggregateOutput>(&bench, "core/segmented-aggregate", input.clone());
+            assert!(*output == expected, "{:?}, {groups} groups", input.values);
+        }
+    }
+    let keys: Vec<u32> = vec![1, 2, 3, 3, 2, 4];
+    let input = SegmentedAggregateInput { sorted: true, ..SegmentedAggregateInput::new(keys.clone(), keys) };
+    let result = bench.runtime.block_on(async {
+        let mut service = bench.service();
+        let request = KernelRequest::new("core/segmented-aggregate", Payload::typed(input));
+        service.ready().await.unwrap().call(request).await
+    });
+    assert!(matches!(result, Err(KernelError::InvalidInput(invalid)) if invalid.field == "keys[4]"));
 }
 
 /// Their parameters, where the fit is the same maximum, and otherwise a higher one.

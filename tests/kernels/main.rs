@@ -9,6 +9,7 @@ mod core;
 #[path = "../support/core_goldens.rs"]
 mod core_goldens;
 mod gnn;
+mod motifs;
 #[path = "../support/gnn_goldens.rs"]
 mod gnn_goldens;
 mod graph_input;

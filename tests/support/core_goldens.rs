@@ -1,6 +1,8 @@
-//! The goldens of the `core` kernels, which numpy has made: `tests/goldens/make_core.py`.
+//! The goldens of the `core` kernels, which numpy and pandas have made: `tests/goldens/make_core.py` and
+//! `make_aggregate.py`.
 
 use serde_json::Value;
+use tower_kernels::kernels::core::segmented_aggregate::{Aggregate, SegmentedAggregateInput, SegmentedAggregateOutput};
 use tower_kernels::kernels::core::sort::SortInput;
 use tower_kernels::kernels::core::top_k::TopKInput;
 use tower_kernels::service::NumberArray;
@@ -33,6 +35,53 @@ pub(crate) fn top_ks() -> Vec<(TopKInput, Vec<u32>)> {
         (TopKInput { values, rows, k, largest }, indices(&case["indices"]))
     };
     cases.into_iter().map(read).collect()
+}
+
+/// All aggregates.
+pub(crate) const AGGREGATES: [Aggregate; 5] =
+    [Aggregate::Sum, Aggregate::Min, Aggregate::Max, Aggregate::Count, Aggregate::Mean];
+
+/// The inputs of `core/segmented-aggregate`, and what is expected of each.
+pub(crate) fn aggregates() -> Vec<(SegmentedAggregateInput, Value)> {
+    let all: Value = serde_json::from_str(include_str!("../goldens/segmented_aggregate.json")).unwrap();
+    let groups = all["groups"].as_array().unwrap().iter().map(|case| {
+        let array = |name: &str| numbers(case[format!("{name}_dtype")].as_str().unwrap(), &case[name]);
+        let input = SegmentedAggregateInput {
+            aggregates: AGGREGATES.to_vec().into(),
+            sorted: case["sorted"].as_bool().unwrap(),
+            ..SegmentedAggregateInput::new(array("keys"), array("values"))
+        };
+        (input, case["expected"].clone())
+    });
+    let decimals = all["decimals"].as_array().unwrap().iter().map(|case| {
+        let [keys, values] = ["keys", "values"].map(|name| numbers("int64", &case[name]));
+        let [scale, mean_scale] = ["scale", "mean_scale"].map(|name| Some(case[name].as_u64().unwrap() as u32));
+        let aggregates = vec![Aggregate::Sum, Aggregate::Mean].into();
+        let input =
+            SegmentedAggregateInput { aggregates, scale, mean_scale, ..SegmentedAggregateInput::new(keys, values) };
+        (input, case["expected"].clone())
+    });
+    let cases: Vec<_> = groups.chain(decimals).collect();
+    assert_eq!(cases.len(), 76);
+    cases
+}
+
+/// Compares an output with what is expected: integers exactly, floating-point numbers but for rounding.
+pub(crate) fn assert_aggregates(input: &SegmentedAggregateInput, output: &SegmentedAggregateOutput, expected: &Value) {
+    let output = serde_json::to_value(output).unwrap();
+    let magnitude = input.values.as_ref().map_or(0.0, |values| {
+        let values = serde_json::to_value(values).unwrap();
+        values.as_array().unwrap().iter().map(|value| value.as_f64().unwrap().abs()).sum::<f64>()
+    });
+    for (name, expected) in expected.as_object().unwrap() {
+        let (found, expected) = (output[name].as_array().unwrap(), expected.as_array().unwrap());
+        assert_eq!(found.len(), expected.len(), "{name} of {input:?}");
+        for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+            let is_same = found == expected
+                || found.is_f64() && (found.as_f64().unwrap() - expected.as_f64().unwrap()).abs() <= 1e-14 * magnitude;
+            assert!(is_same, "{name}[{index}] is {found}, not {expected}: {input:?}");
+        }
+    }
 }
 
 /// The bits of the numbers with these indices in their rows, `k` of each row.

@@ -1,4 +1,4 @@
-//! Sorting and selecting numbers of any type.
+//! Sorting, selecting and aggregating numbers of any type.
 //!
 //! An array can be a tensor of an [operand](crate::service::Operands). With `tower-kernels serve`:
 //!
@@ -8,8 +8,12 @@
 //! curl -s http://127.0.0.1:8080/execute -H 'content-type: application/json' -d '{"kernel_id": "core/top-k", "input":
 //!     {"values": {"operand": "quotes/close"}, "k": 2}}'
 //! # "output":{"values":[8.0,3.5],"indices":[3,0]}
+//! curl -s http://127.0.0.1:8080/execute -H 'content-type: application/json' -d '{"kernel_id": "core/segmented-aggregate", "input":
+//!     {"keys": [7, 9, 7, 9], "values": {"operand": "quotes/close"}, "aggregates": ["sum", "max"]}}'
+//! # "output":{"keys":[7,9],"count":[2,2],"sum":[5.5,9.25],"max":[3.5,8.0]}
 //! ```
 
+pub mod segmented_aggregate;
 pub mod sort;
 pub mod top_k;
 

@@ -18,7 +18,7 @@ const BITS: usize = u64::BITS as usize;
 
 /// Returns the scratch memory: that of each thread. A node has at most the square root of `arcs` successors, if an
 /// undirected edge is two arcs, and that of twice as many otherwise.
-pub(super) fn scratch(arcs: u64) -> u64 {
+pub(in crate::kernels::graph) fn scratch(arcs: u64) -> u64 {
     (rayon::current_num_threads() as u64).saturating_mul(arcs / 4 + 4096)
 }
 
@@ -26,7 +26,11 @@ pub(super) fn scratch(arcs: u64) -> u64 {
 ///
 /// # Errors
 /// Those of [`RunContext::check`].
-pub(super) fn count(arcs: &Adjacency, k: usize, context: &RunContext<'_>) -> Result<u64, KernelError> {
+pub(in crate::kernels::graph) fn count(
+    arcs: &Adjacency,
+    k: usize,
+    context: &RunContext<'_>,
+) -> Result<u64, KernelError> {
     let num_nodes = arcs.row_offsets().len() - 1;
     let tasks = (0..num_nodes.div_ceil(NODES_PER_TASK)).into_par_iter();
     let counts = tasks.map_init(Neighbourhood::default, |neighbourhood, task| {

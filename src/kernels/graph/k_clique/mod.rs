@@ -21,7 +21,7 @@
 //! An invalid graph, or `k` or `limit` out of its range; the error names the field.
 
 mod cases;
-mod enumerate;
+pub(super) mod enumerate;
 
 use std::sync::Arc;
 

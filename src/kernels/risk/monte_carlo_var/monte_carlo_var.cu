@@ -6,6 +6,7 @@
 // confidence level. The simulation is bound by instructions, some 40 for each factor of a scenario; the rest reads the
 // losses once each.
 #include "elementwise.cuh"
+#include "ordered_bits.cuh"
 
 constexpr u32 THREADS = 256;
 
@@ -70,10 +71,8 @@ extern "C" __global__ void __launch_bounds__(THREADS) var_simulate(
 
 // ------------------------------------------------------------------------------------------------ order statistics
 
-// Bits that are in the order of the numbers.
 static __device__ u32 ordered_bits(float value) {
-    const u32 bits = __float_as_uint(value);
-    return bits >> 31 == 0 ? bits | 0x80000000 : ~bits;
+    return NumberOrder<u32>(FLOATING_POINT, false).to_ordered(__float_as_uint(value));
 }
 
 // Counts by the first 12 bits; `counts` has 4096 elements, of 0 before.

@@ -1,5 +1,6 @@
 //! Order statistics of many numbers by radix selection: three passes that count, over 12, 10 and 10 bits, and no sort.
 
+use crate::kernels::ordered_bits::{OrderedNumber, SortOrder};
 use crate::service::KernelError;
 
 /// The number of losses that have each value of some bits, among those whose higher bits are one of `prefixes`.
@@ -14,7 +15,7 @@ pub(super) struct Level {
 }
 
 impl Level {
-    /// Where the number with these [ordered bits](ordered_bits) is counted.
+    /// Where the number with these [ordered bits](OrderedNumber::to_ordered) is counted.
     #[inline]
     pub(super) fn bin(&self, bits: u32) -> Option<usize> {
         let prefix = u64::from(bits) >> (self.shift + self.bits);
@@ -26,16 +27,6 @@ impl Level {
     pub(super) fn bins(&self) -> usize {
         self.prefixes.len() << self.bits
     }
-}
-
-/// Bits that are in the order of the numbers, for all but NaN.
-pub(super) fn ordered_bits(value: f32) -> u32 {
-    let bits = value.to_bits();
-    if bits >> 31 == 0 { bits | 1 << 31 } else { !bits }
-}
-
-fn value_of(ordered: u32) -> f32 {
-    f32::from_bits(if ordered >> 31 == 1 { ordered & !(1 << 31) } else { !ordered })
 }
 
 /// Returns the numbers of these ranks, counted from 0 for the smallest, each below the number of numbers.
@@ -67,12 +58,12 @@ pub(super) fn select(
             *prefix = *prefix << bits | digit;
         }
     }
-    Ok(found.into_iter().map(|(bits, _)| value_of(bits)).collect())
+    Ok(found.into_iter().map(|(bits, _)| f32::from_ordered(bits, SortOrder::Ascending)).collect())
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{ordered_bits, select};
+    use super::*;
     use crate::kernels::authoring::Random;
 
     #[test]
@@ -88,7 +79,7 @@ mod tests {
             let selected = select(&ranks, |level| {
                 let mut counts = vec![0; level.bins()];
                 for &number in &numbers {
-                    if let Some(bin) = level.bin(ordered_bits(number)) {
+                    if let Some(bin) = level.bin(number.to_ordered(SortOrder::Ascending)) {
                         counts[bin] += 1;
                     }
                 }

@@ -5,8 +5,9 @@ use rayon::prelude::*;
 
 use super::book::Book;
 use super::philox::{normals, philox};
-use super::select::{Level, ordered_bits};
+use super::select::Level;
 use crate::kernels::authoring::elementary::mul_add;
+use crate::kernels::ordered_bits::{OrderedNumber, SortOrder};
 use crate::service::{KernelError, RunContext};
 
 /// Scenarios that are computed together.
@@ -113,7 +114,7 @@ impl super::Losses for HostLosses<'_> {
         let count = |mut counts: Vec<u32>, losses: &[f32]| -> Result<Vec<u32>, KernelError> {
             self.context.check()?;
             for &loss in losses {
-                if let Some(bin) = level.bin(ordered_bits(loss)) {
+                if let Some(bin) = level.bin(loss.to_ordered(SortOrder::Ascending)) {
                     counts[bin] += 1;
                 }
             }
