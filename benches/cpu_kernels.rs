@@ -6,17 +6,20 @@
 use std::time::Instant;
 
 use tower_kernels::kernels::authoring::{Float, Random};
-use tower_kernels::kernels::core::segmented_aggregate::{Aggregate, SegmentedAggregate, SegmentedAggregateInput};
 use tower_kernels::kernels::compliance::names::{NameList, NameListDocument, Scorer};
 use tower_kernels::kernels::compliance::sanctions_screening::{SanctionsScreening, SanctionsScreeningInput};
+use tower_kernels::kernels::core::segmented_aggregate::{Aggregate, SegmentedAggregate, SegmentedAggregateInput};
 use tower_kernels::kernels::graph::betweenness_centrality::brandes::pair_dependencies;
 use tower_kernels::kernels::graph::betweenness_centrality::pivots::Pivots;
 use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
 use tower_kernels::kernels::ml::kmeans_cluster::{KMeansCluster, KMeansInput};
+use tower_kernels::kernels::ml::semantic_similarity::{SemanticSimilarity, SemanticSimilarityInput};
 use tower_kernels::kernels::risk::monte_carlo_var::{MonteCarloVar, MonteCarloVarInput};
 use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricing, OptionPricingInput};
 use tower_kernels::kernels::temporal::volatility_analysis::{VolatilityAnalysis, VolatilityInput};
-use tower_kernels::service::{FloatArray, Kernel, Operand, OperandValue, Operands, RunContext};
+use tower_kernels::service::{
+    Bf16, FloatArray, Kernel, Operand, OperandValue, Operands, RunContext, VectorElements, Vectors,
+};
 
 fn main() {
     let wanted: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
@@ -119,7 +122,7 @@ fn similarity() {
             let run = || drop(SemanticSimilarity.run_cpu(&input, &RunContext::detached()).expect("a run"));
             run();
             let ms = median_ms(5, run);
-            println!("similarity rows={ROWS} dimension={DIMENSION} queries={queries} dtype={name} ms={ms:.3f}");
+            println!("similarity rows={ROWS} dimension={DIMENSION} queries={queries} dtype={name} ms={ms:.3}");
         }
     }
 }

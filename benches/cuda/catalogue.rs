@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use tower_kernels::kernels::core::segmented_aggregate::SegmentedAggregateInput;
 use tower_kernels::kernels::compliance::names::{NameList, NameListDocument, Scorer};
 use tower_kernels::kernels::compliance::sanctions_screening::SanctionsScreeningInput;
+use tower_kernels::kernels::core::segmented_aggregate::SegmentedAggregateInput;
 use tower_kernels::kernels::core::sort::SortInput;
 use tower_kernels::kernels::core::top_k::TopKInput;
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};

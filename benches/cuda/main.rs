@@ -5,9 +5,9 @@
 //! cargo bench --bench cuda -- small workers
 //! ```
 //!
-//! The second runs parts of it: `small`, `memory`, `catalogue`, `resident`, `workers`, `priority`,
-//! `graphs`, `triangles`, `traversal`, `operands`, `pagerank`, `neural-network`, `devices`, `telemetry`, `batch`, `batch-cost`,
-//! `batch-pipeline`.
+//! The second runs parts of it: `small`, `memory`, `catalogue`, `resident`, `workers`, `priority`, `graphs`,
+//! `triangles`, `operands`, `pagerank`, `neural-network`, `devices`, `telemetry`, `batch`, `batch-cost`,
+//! `batch-pipeline`, `similarity`, `traversal`, `communities`.
 
 // The plain loop, and the kernels here, are promises about device code.
 #![allow(unsafe_code)]

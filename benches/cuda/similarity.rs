@@ -1,7 +1,7 @@
 //! Search in a stored corpus of 1M vectors of 768 numbers: the time of a request of 1 and of 128 queries, beside the time
 //! of one read of the corpus at the bandwidth of the memory.
 //!
-//! `benches/peers/similarity_peers.py` has torch's times for the same sizes.
+//! `benches/peers/semantic_similarity_peers.py` has torch's times for the same sizes.
 
 use std::time::{Duration, Instant};
 

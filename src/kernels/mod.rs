@@ -148,7 +148,6 @@ catalogue! {
         compliance::entity_resolution::EntityResolution,
         compliance::sanctions_screening::SanctionsScreening
     ],
-    "kernels-core": [core::sort::Sort, core::top_k::TopK],
     "kernels-core": [core::segmented_aggregate::SegmentedAggregate, core::sort::Sort, core::top_k::TopK],
     "kernels-graph": [
         graph::adamic_adar::AdamicAdar,

@@ -6,17 +6,17 @@ use std::time::Duration;
 use tower::{Service, ServiceExt};
 use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::kernels::authoring::Precision;
-use tower_kernels::kernels::core::segmented_aggregate::{Aggregate, SegmentedAggregateInput, SegmentedAggregateOutput};
 use tower_kernels::kernels::compliance::entity_resolution::{EntityResolutionInput, EntityResolutionOutput};
 use tower_kernels::kernels::compliance::names::{Entity, NameList, NameListDocument, Scorer};
 use tower_kernels::kernels::compliance::sanctions_screening::{SanctionsScreeningInput, SanctionsScreeningOutput};
-use tower_kernels::kernels::graph::label_propagation::{LabelPropagationInput, LabelPropagationOutput};
-use tower_kernels::kernels::graph::modularity_score::{ModularityScoreInput, ModularityScoreOutput};
+use tower_kernels::kernels::core::segmented_aggregate::{Aggregate, SegmentedAggregateInput, SegmentedAggregateOutput};
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
 use tower_kernels::kernels::graph::connected_components::{ConnectedComponentsInput, ConnectedComponentsOutput};
 use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
 use tower_kernels::kernels::graph::gnn_inference::{Aggregation, GnnInferenceInput, GnnInferenceOutput};
 use tower_kernels::kernels::graph::graph_attention::{GraphAttentionInput, GraphAttentionOutput, Variant};
+use tower_kernels::kernels::graph::label_propagation::{LabelPropagationInput, LabelPropagationOutput};
+use tower_kernels::kernels::graph::modularity_score::{ModularityScoreInput, ModularityScoreOutput};
 use tower_kernels::kernels::graph::pagerank::{PageRankInput, PageRankOutput};
 use tower_kernels::kernels::graph::shortest_path::{ShortestPathInput, ShortestPathOutput};
 use tower_kernels::kernels::graph::triangle_counting::{TriangleCountingInput, TriangleCountingOutput};
@@ -26,7 +26,8 @@ use tower_kernels::kernels::risk::monte_carlo_var::{MonteCarloVarInput, MonteCar
 use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricingInput, OptionPricingOutput};
 use tower_kernels::kernels::temporal::volatility_analysis::{Mean, VolatilityInput, VolatilityOutput};
 use tower_kernels::service::{
-    FloatArray, KernelError, KernelRequest, KernelResponse, KernelService, Operand, OperandValue, Payload, RunContext,
+    DType, FloatArray, KernelError, KernelRequest, KernelResponse, KernelService, NumberArray, Operand, OperandValue,
+    Payload, RunContext,
 };
 
 use crate::probe::{Bench, numbers};

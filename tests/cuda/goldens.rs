@@ -1,18 +1,23 @@
-//! The goldens on CUDA: networkx's scores, components and distances, option prices of 40 digits, numpy's sorts and top k,
-//! arch's estimates, rapidfuzz's scores, scikit-learn's clusters, and scipy's layers of neural networks.
+//! The goldens on CUDA: networkx's scores, components, communities and distances, option prices of 40 digits, numpy's sorts
+//! and top k, pandas' aggregates, arch's estimates, rapidfuzz's scores, scikit-learn's clusters and neighbours, and scipy's
+//! layers of neural networks.
 
 use serde_json::{Value, json};
 use tower::{Service, ServiceExt};
 use tower_kernels::kernels::authoring::Random;
+use tower_kernels::kernels::core::segmented_aggregate::{
+    SegmentedAggregate, SegmentedAggregateInput, SegmentedAggregateOutput,
+};
 use tower_kernels::kernels::core::sort::{Sort, SortInput, SortOutput};
 use tower_kernels::kernels::core::top_k::{TopK, TopKInput, TopKOutput};
 use tower_kernels::kernels::ml::kmeans_cluster::{KMeansInput, KMeansOutput};
-use tower_kernels::service::{Kernel, KernelRequest, NumberArray, Payload, RunContext};
+use tower_kernels::kernels::ml::semantic_similarity::SemanticSimilarityOutput;
+use tower_kernels::service::{Kernel, KernelError, KernelRequest, NumberArray, Payload, RunContext};
 
 use crate::probe::Bench;
-use crate::support::core_goldens::{bits_at, bits_of_rows, sorts, top_ks};
-use crate::support::gnn_goldens;
+use crate::support::core_goldens::{AGGREGATES, aggregates, assert_aggregates, bits_at, bits_of_rows, sorts, top_ks};
 use crate::support::kmeans_goldens::{check_run, runs, seedings};
+use crate::support::{gnn_goldens, similarity_inputs};
 
 crate::tests! {
     betweenness_is_that_of_networkx

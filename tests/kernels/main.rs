@@ -2,14 +2,13 @@
 
 mod batched;
 mod betweenness;
-mod communities;
 mod closeness;
+mod communities;
 mod connected_components;
 mod core;
 #[path = "../support/core_goldens.rs"]
 mod core_goldens;
 mod gnn;
-mod motifs;
 #[path = "../support/gnn_goldens.rs"]
 mod gnn_goldens;
 mod graph_input;
@@ -18,6 +17,7 @@ mod kmeans;
 #[path = "../support/kmeans_goldens.rs"]
 mod kmeans_goldens;
 mod monte_carlo_var;
+mod motifs;
 mod names;
 mod neighborhoods;
 mod option_pricing;

@@ -28,9 +28,7 @@
 mod cases;
 #[cfg(feature = "cuda")]
 pub(super) mod cuda;
-mod numbering;
-pub(in crate::kernels::graph) mod cuda;
-pub(in crate::kernels::graph) mod numbering;
+pub(super) mod numbering;
 mod strong;
 pub(super) mod weak;
 
