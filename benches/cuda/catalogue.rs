@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use tower_kernels::kernels::core::sort::SortInput;
 use tower_kernels::kernels::core::top_k::TopKInput;
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
+use tower_kernels::kernels::ml::kmeans_cluster::KMeansInput;
 use tower_kernels::kernels::risk::monte_carlo_var::MonteCarloVarInput;
 use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricingInput};
 use tower_kernels::kernels::temporal::volatility_analysis::{Mean, VolatilityInput};
@@ -35,6 +36,7 @@ pub(crate) fn run() {
     phases();
     volatility_rows();
     value_at_risk_rows();
+    kmeans_rows();
 
     for (nodes, edges, samples) in [(2_000, 10_000, None), (20_000, 100_000, None), (1 << 20, 8 << 20, Some(64))] {
         let mut random = Random::new(nodes);
@@ -137,6 +139,25 @@ fn value_at_risk_rows() {
         };
         let time = median(&mut service(|_| {}), "risk/monte-carlo-var", &Payload::typed(input), 5);
         print(&format!("value at risk, {scenarios} scenarios of {FACTORS} factors"), time, None);
+    }
+}
+
+/// k-means from ordinary memory: an iteration is the difference of runs with 11 and 1 of them, from given centroids; the
+/// seeding that of runs with one iteration. `benches/peers/kmeans_peers.py` times torch.
+fn kmeans_rows() {
+    for (points, features, k) in [(1 << 20, 128, 1_024_u32), (1 << 20, 128, 64), (1 << 20, 2, 64)] {
+        let mut random = Random::new(13);
+        let data: Buffer<f32> = (0..points * features).map(|_| random.below(1 << 20) as f32 / 1024.0).collect();
+        let init: Buffer<f32> = data[..k as usize * features].iter().copied().collect();
+        let seeded = KMeansInput { max_iterations: 1, tolerance: 0.0, ..KMeansInput::new(data, features as u32, k) };
+        let one = KMeansInput { init: Some(init), ..seeded.clone() };
+        let eleven = KMeansInput { max_iterations: 11, ..one.clone() };
+        let [seeded, one, eleven] = [seeded, one, eleven]
+            .map(|input| median(&mut service(|_| {}), "ml/kmeans-cluster", &Payload::typed(input), 5));
+        let name = format!("k-means, {points} x {features}, {k} clusters");
+        print(&format!("{name}: one iteration, with the copies"), one, None);
+        print(&format!("{name}: each further one"), eleven.saturating_sub(one) / 10, None);
+        print(&format!("{name}: seeding"), seeded.saturating_sub(one), None);
     }
 }
 

@@ -22,6 +22,7 @@
 //! | `linalg/dot` | [`linalg::dot`] |
 //! | `linalg/saxpy` | [`linalg::saxpy`] |
 //! | `linalg/weighted-sum-product` | [`linalg::weighted_sum_product`] |
+//! | `ml/kmeans-cluster`, `ml/kmeans` | [`ml::kmeans_cluster`] |
 //! | `ml/semantic-similarity` | [`ml::semantic_similarity`] |
 //! | `orderbook/matching`, `orderbook/matching-engine` (ring) | [`orderbook::matching`] |
 //! | `risk/monte-carlo-var` | [`risk::monte_carlo_var`] |
@@ -142,7 +143,7 @@ catalogue! {
         graph::triangle_counting::TriangleCounting
     ],
     "kernels-linalg": [linalg::dot::Dot, linalg::saxpy::Saxpy, linalg::weighted_sum_product::WeightedSumProduct],
-    "kernels-ml": [ml::semantic_similarity::SemanticSimilarity],
+    "kernels-ml": [ml::kmeans_cluster::KMeansCluster, ml::semantic_similarity::SemanticSimilarity],
     "kernels-orderbook": [orderbook::matching::Matching],
     "kernels-risk": [risk::monte_carlo_var::MonteCarloVar, risk::option_pricing::OptionPricing],
     "kernels-stats": [stats::moments::Moments],

@@ -13,6 +13,7 @@ use tower_kernels::kernels::graph::pagerank::{PageRankInput, PageRankOutput};
 use tower_kernels::kernels::graph::shortest_path::{ShortestPathInput, ShortestPathOutput};
 use tower_kernels::kernels::graph::triangle_counting::{TriangleCountingInput, TriangleCountingOutput};
 use tower_kernels::kernels::linalg::saxpy::{SaxpyInput, SaxpyOutput};
+use tower_kernels::kernels::ml::kmeans_cluster::{KMeansInput, KMeansOutput};
 use tower_kernels::kernels::risk::monte_carlo_var::{MonteCarloVarInput, MonteCarloVarOutput};
 use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricingInput, OptionPricingOutput};
 use tower_kernels::kernels::temporal::volatility_analysis::{Mean, VolatilityInput, VolatilityOutput};
@@ -38,6 +39,8 @@ crate::tests! {
     strong_components_run_on_the_cpu
     wide_and_deep_searches_agree
     searches_stop_at_the_deadline
+    clusters_agree
+    clustering_stops_at_the_deadline
 }
 
 /// One bench with the catalogue, and the same on the CPU.
@@ -381,6 +384,11 @@ fn small_inputs_of_every_kernel_agree() {
         let (cuda, cpu) = both.run::<VolatilityOutput>("temporal/volatility-analysis", &input);
         assert!(cuda.log_likelihood.iter().zip(cpu.log_likelihood.iter()).all(|(a, b)| (a - b).abs() < 1e-6 * b.abs()));
     }
+    for init in [None, Some(mixture(20, 7, 9).into())] {
+        let input = KMeansInput { init, max_iterations: 2, ..KMeansInput::new(mixture(600, 7, 8), 7, 20) };
+        let (cuda, cpu) = both.run::<KMeansOutput>("ml/kmeans-cluster", &Payload::typed(input));
+        assert!((cuda.inertia - cpu.inertia).abs() < 0.2 * cpu.inertia);
+    }
     let path: Vec<[u32; 2]> = (1..600).map(|node| [node - 1, node]).collect();
     let mut deep = BetweennessInput::from_edges(600, path);
     deep.samples = Some(40);
@@ -537,6 +545,60 @@ fn searches_stop_at_the_deadline() {
         let request = KernelRequest::new("graph/shortest-path", input).with_timeout(Duration::from_millis(900));
         let result = both.cuda.runtime.block_on(async { both.cuda.service().ready().await?.call(request).await });
         assert!(matches!(result, Err(KernelError::DeadlineExceeded { .. })), "{result:?}");
+        both.cuda.settle();
+    }
+}
+
+/// Points in eight groups that overlap.
+fn mixture(points: usize, features: usize, seed: u64) -> Vec<f32> {
+    let uniform = numbers(points * features, seed).into_iter().enumerate();
+    uniform.map(|(index, value)| (4.0 * (index / features % 8) as f64 + 12.0 * value - 6.0) as f32).collect()
+}
+
+/// From the same centroids, over iterations in which a label may differ only where two distances are almost equal.
+fn clusters_agree() {
+    let both = Both::new();
+    for (points, features, k, data) in [
+        (1, 1, 1, vec![3.0]),
+        (1_000, 3, 1, mixture(1_000, 3, 1)),
+        (70_001, 2, 130, mixture(70_001, 2, 2)),
+        (20_000, 129, 40, mixture(20_000, 129, 3)),
+        (5_000, 200, 300, mixture(5_000, 200, 4)),
+        (300_000, 16, 700, mixture(300_000, 16, 5).into_iter().map(|x| 500.0 + x).collect()),
+        (3_000, 1_000, 9, mixture(3_000, 1_000, 6).into_iter().map(|x| 1e-20 * x).collect()),
+    ] {
+        let name = format!("{points} points, {features} features, {k} clusters");
+        let init = data[..k * features].to_vec();
+        let input =
+            KMeansInput { max_iterations: 5, tolerance: 0.0, ..KMeansInput::new(data, features as u32, k as u32) };
+        let input = Payload::typed(KMeansInput { init: Some(init.into()), ..input });
+        let (cuda, cpu) = both.run::<KMeansOutput>("ml/kmeans-cluster", &input);
+        let (again, _) = both.run::<KMeansOutput>("ml/kmeans-cluster", &input);
+        assert!(cuda == again, "{name}: two runs differ");
+        let differing = cuda.labels.iter().zip(cpu.labels.iter()).filter(|(a, b)| a != b).count();
+        assert!(differing <= points / 1_000, "{name}: {differing} labels differ");
+        assert!((cuda.inertia - cpu.inertia).abs() <= 1e-4 * cpu.inertia, "{name}: {} {}", cuda.inertia, cpu.inertia);
+    }
+    // Fewer values than clusters, and a centroid that no point is near.
+    let data: Vec<f32> = (0..4_000).map(|index| (index % 5) as f32).collect();
+    for init in [None, Some(vec![0.0, 1.0, 2.0, 3.0, 4.0, 900.0, 901.0].into()), Some(vec![-50.0; 7].into())] {
+        let input = Payload::typed(KMeansInput { init, ..KMeansInput::new(data.clone(), 1, 7) });
+        let (cuda, cpu) = both.run::<KMeansOutput>("ml/kmeans-cluster", &input);
+        assert_eq!((cuda.inertia, cpu.inertia, cuda.converged), (0.0, 0.0, true));
+    }
+}
+
+fn clustering_stops_at_the_deadline() {
+    let both = Both::new();
+    // Some seconds of assignments, and of seeding.
+    let data = mixture(400_000, 64, 7);
+    let init = Some(data[..64 * 20_000].to_vec().into());
+    for init in [init, None] {
+        let input = KMeansInput { tolerance: 0.0, ..KMeansInput::new(data.clone(), 64, 20_000) };
+        let input = Payload::typed(KMeansInput { init, ..input });
+        let request = KernelRequest::new("ml/kmeans-cluster", input).with_timeout(Duration::from_millis(200));
+        let result = both.cuda.runtime.block_on(async { both.cuda.service().ready().await?.call(request).await });
+        assert!(matches!(result, Err(KernelError::DeadlineExceeded { .. })), "{:?}", result.err());
         both.cuda.settle();
     }
 }

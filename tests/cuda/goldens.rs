@@ -1,15 +1,17 @@
-//! The goldens on CUDA: networkx's scores, components and distances, option prices of 40 digits, numpy's sorts and top k, and
-//! arch's estimates.
+//! The goldens on CUDA: networkx's scores, components and distances, option prices of 40 digits, numpy's sorts and top k,
+//! arch's estimates, and scikit-learn's clusters.
 
 use serde_json::{Value, json};
 use tower::{Service, ServiceExt};
 use tower_kernels::kernels::authoring::Random;
 use tower_kernels::kernels::core::sort::{Sort, SortInput, SortOutput};
 use tower_kernels::kernels::core::top_k::{TopK, TopKInput, TopKOutput};
+use tower_kernels::kernels::ml::kmeans_cluster::{KMeansInput, KMeansOutput};
 use tower_kernels::service::{Kernel, KernelRequest, NumberArray, Payload, RunContext};
 
 use crate::probe::Bench;
 use crate::support::core_goldens::{bits_at, bits_of_rows, sorts, top_ks};
+use crate::support::kmeans_goldens::{check_run, runs, seedings};
 
 crate::tests! {
     betweenness_is_that_of_networkx
@@ -22,6 +24,7 @@ crate::tests! {
     the_top_k_are_those_of_numpy
     large_sorts_and_selections_are_those_of_the_cpu
     volatility_models_are_those_of_arch
+    clusters_are_those_of_scikit_learn
 }
 
 fn run(bench: &Bench, id: &'static str, input: &Value) -> Value {
@@ -273,4 +276,20 @@ fn volatility_models_are_those_of_arch() {
         }
     }
     assert!(same_maximum >= 28, "{same_maximum} of {}", goldens.len());
+}
+
+/// From given centroids its labels and centroids, and from those of k-means++ an inertia that is as low.
+fn clusters_are_those_of_scikit_learn() {
+    let bench = bench();
+    for golden in runs() {
+        check_run(&golden, &run_typed::<_, KMeansOutput>(&bench, "ml/kmeans-cluster", golden.input.clone()));
+    }
+    for golden in seedings() {
+        let inertia = |seed| {
+            let input = KMeansInput { seed, ..golden.input.clone() };
+            run_typed::<_, KMeansOutput>(&bench, "ml/kmeans-cluster", input).inertia
+        };
+        let mean = (0..golden.seeds).map(inertia).sum::<f64>() / golden.seeds as f64;
+        assert!(mean <= golden.limit(), "{}: {mean}, and {} in scikit-learn", golden.name, golden.mean);
+    }
 }

@@ -8,6 +8,9 @@ mod core;
 mod core_goldens;
 mod graph_input;
 mod graphs;
+mod kmeans;
+#[path = "../support/kmeans_goldens.rs"]
+mod kmeans_goldens;
 mod monte_carlo_var;
 mod neighborhoods;
 mod option_pricing;

@@ -77,6 +77,7 @@ fn the_catalogue_is_complete_and_described() {
         "linalg/dot",
         "linalg/saxpy",
         "linalg/weighted-sum-product",
+        "ml/kmeans-cluster",
         "ml/semantic-similarity",
         "orderbook/matching",
         "risk/monte-carlo-var",

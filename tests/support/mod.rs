@@ -6,6 +6,7 @@ pub(crate) mod core_goldens;
 pub(crate) mod custom_backends;
 pub(crate) mod http_client;
 pub(crate) mod kernels;
+pub(crate) mod kmeans_goldens;
 pub(crate) mod logs;
 pub(crate) mod probe;
 #[cfg(all(unix, feature = "server"))]
