@@ -162,6 +162,79 @@ static __device__ void assign(u32 count, u32 column_tiles, u32 chunks, bool is_r
             wait_for_copies<STAGES - 2>();
             __syncthreads();
             if (polls && shared_stop != 0) {
+// Dynamic shared memory: 128 bytes for each row of the chunks that it holds: ASSIGN_ROWS for each stage, or for each chunk
+// where is_resident, and COLUMNS for each stage.
+template <u32 STAGES>
+static __device__ void assign(u32 count, u32 column_tiles, u32 chunks, bool is_resident, const uint4* points,
+    const uint4* centroids, const float* half_norms, u32* labels, u32* changed, const volatile u32* cancel) {
+    constexpr u32 ROWS = ASSIGN_ROWS, THREADS = ASSIGN_ROWS;
+    constexpr u32 ROW_UNITS = ROWS * CHUNK_UNITS, COLUMN_UNITS = COLUMNS * CHUNK_UNITS;
+    extern __shared__ uint4 shared[];
+    uint4* const shared_centroids = shared + (is_resident ? chunks : STAGES) * ROW_UNITS;
+    const u32 thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
+    const u32 warp_row = warp / 2 * 64, warp_column = warp % 2 * 64;
+    const u32 first_row = blockIdx.x * ROWS;
+    const u32 steps = column_tiles * chunks;
+
+    // Loads the chunk of a step into its stage. Units of a row are exchanged by the row's lowest bits, so that a column
+    // of eight rows is on different banks.
+    u32 load_step = 0, load_tile = 0, load_chunk = 0, load_stage = 0;
+    const auto load_next = [&] {
+        if (load_step < steps) {
+            const auto place = [](u32 unit) { return unit ^ (unit / CHUNK_UNITS % 8); };
+            if (load_tile == 0 || !is_resident) {
+                uint4* const to = shared + (is_resident ? load_chunk : load_stage) * ROW_UNITS;
+                for (u32 unit = thread; unit < ROW_UNITS; unit += THREADS) {
+                    const u64 row = first_row + unit / CHUNK_UNITS;
+                    const u64 from = (row * chunks + load_chunk) * CHUNK_UNITS + unit % CHUNK_UNITS;
+                    copy_async(to + place(unit), points + from);
+                }
+            }
+            uint4* const to = shared_centroids + load_stage * COLUMN_UNITS;
+            for (u32 unit = thread; unit < COLUMN_UNITS; unit += THREADS) {
+                const u64 column = load_tile * COLUMNS + unit / CHUNK_UNITS;
+                const u64 from = (column * chunks + load_chunk) * CHUNK_UNITS + unit % CHUNK_UNITS;
+                copy_async(to + place(unit), centroids + from);
+            }
+            load_step++;
+            load_stage = load_stage + 1 == STAGES ? 0 : load_stage + 1;
+            if (++load_chunk == chunks) {
+                load_chunk = 0;
+                load_tile++;
+            }
+        }
+        commit_copies();
+    };
+#pragma unroll
+    for (u32 stage = 0; stage + 1 < STAGES; stage++) load_next();
+
+    // Of rows group, group + 8, group + 16, ... of the warp.
+    Best best[8];
+#pragma unroll
+    for (u32 row = 0; row < 8; row++) best[row] = {-__int_as_float(0x7f800000), 0};
+    // The rows whose addresses this lane gives, and its bits of the exchange of units.
+    const u32 row_offset = (warp_row + lane % 16) * 128, column_offset = (warp_column + lane % 8 + lane / 16 * 8) * 128;
+    const u32 row_unit = lane / 16, column_unit = lane / 8 % 2, exchange = lane % 8;
+
+    u32 step = 0, stage = 0;
+    for (u32 tile = 0; tile < column_tiles; tile++) {
+        float sums[4][8][4];
+#pragma unroll
+        for (u32 m = 0; m < 4; m++)
+#pragma unroll
+            for (u32 n = 0; n < 8; n++)
+#pragma unroll
+                for (u32 i = 0; i < 4; i++) sums[m][n][i] = 0.0f;
+
+        for (u32 chunk = 0; chunk < chunks; chunk++) {
+            wait_for_copies<STAGES - 2>();
+            bool stops = false;
+            if (step % POLL_INTERVAL == POLL_INTERVAL - 1) {
+                stops = __syncthreads_or(thread == 0 && *cancel != 0);
+            } else {
+                __syncthreads();
+            }
+            if (stops) {
                 wait_for_copies<0>();
                 return;
             }
