@@ -280,6 +280,8 @@ fn any_name() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn scores_are_from_0_to_1_and_that_of_a_name_and_itself_is_1(a in any_name(), b in any_name()) {
         for (name, scorer) in SCORERS {

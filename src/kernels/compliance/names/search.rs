@@ -68,12 +68,13 @@ impl Searcher<'_> {
         for pattern in &self.query.patterns {
             let mut bounds = Bounds::new(self.scorer, pattern.len());
             let mut until_check = 0;
-            let mut start = names.start;
-            while start < names.end {
+            // Names of about the same length first, as they have the best scores and raise the threshold.
+            let mut starts: Vec<usize> = names.clone().step_by(NAMES_PER_CHECK).collect();
+            starts.sort_by_key(|&start| self.form().codes(start).len().abs_diff(pattern.len()));
+            for start in starts {
                 self.context.check()?;
                 let threshold = self.query.name_threshold(best.threshold()) - ROUNDING;
                 let chunk = start..names.end.min(start + NAMES_PER_CHECK);
-                start = chunk.end;
                 may_match.clear();
                 // With the processor's instruction that counts bits.
                 Arch::new().dispatch(|| self.filter(pattern, chunk, threshold, &mut bounds, &mut may_match));
