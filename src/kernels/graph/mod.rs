@@ -14,6 +14,12 @@
 //! curl -s http://127.0.0.1:8080/execute -H 'content-type: application/json' -d '{"kernel_id": "graph/pagerank", "input":
 //!     {"graph": {"operand": "payments"}, "seed_nodes": [4]}}'
 //! # "output":{"scores":[0.10646426467566153,0.10646426467566153,0.2160589848309687,...],"converged":true}
+//! curl -s http://127.0.0.1:8080/execute -H 'content-type: application/json' -d '{"kernel_id": "graph/closeness-centrality", "input":
+//!     {"graph": {"operand": "payments"}, "nodes": [2]}}'
+//! # "output":{"scores":[0.8]}
+//! curl -s http://127.0.0.1:8080/execute -H 'content-type: application/json' -d '{"kernel_id": "graph/average-path-length", "input":
+//!     {"graph": {"operand": "payments"}}}'
+//! # "output":{"average_path_length":1.7,"diameter":3,"num_pairs":20,"connected":true}
 //! ```
 
 pub mod adamic_adar;
