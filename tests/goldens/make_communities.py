@@ -42,6 +42,18 @@ def graphs():
     yield "davis southern women", numbered(nx.davis_southern_women_graph())
     yield "les miserables", numbered(nx.les_miserables_graph())
     yield "one edge", nx.path_graph(2)
+    yield "R-MAT", rmat(9, 2500)
+
+
+def rmat(scale, draws):
+    """Each bit of the two ends of an edge from a quadrant: 0.57, 0.19, 0.19, 0.05."""
+    draw = random.Random(6)
+    graph = nx.empty_graph(1 << scale)
+    for _ in range(draws):
+        quadrants = draw.choices(range(4), (0.57, 0.19, 0.19, 0.05), k=scale)
+        ends = [[quadrant >> 1 for quadrant in quadrants], [quadrant & 1 for quadrant in quadrants]]
+        graph.add_edge(*(sum(bit << index for index, bit in enumerate(bits)) for bits in ends))
+    return graph
 
 
 def directed_graphs():

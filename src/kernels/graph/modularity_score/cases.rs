@@ -39,10 +39,10 @@ impl Cases for ModularityScore {
         let [successors, predecessors] = neighbours(nodes, edges, input.directed);
         let arcs = successors.iter().map(Vec::len).sum::<usize>() as f64;
         let (mut modularity, mut coverage) = (0.0, 0.0);
-        for from in 0..nodes {
+        for (from, successors) in successors.iter().enumerate() {
             for to in (0..nodes).filter(|&to| input.communities[from] == input.communities[to]) {
-                let is_arc = f64::from(u8::from(successors[from].binary_search(&to).is_ok()));
-                let expected = successors[from].len() as f64 * predecessors[to].len() as f64 / arcs.max(1.0);
+                let is_arc = f64::from(u8::from(successors.binary_search(&to).is_ok()));
+                let expected = successors.len() as f64 * predecessors[to].len() as f64 / arcs.max(1.0);
                 modularity += is_arc - input.resolution * expected;
                 coverage += is_arc;
             }
