@@ -9,7 +9,6 @@ use tower_kernels::kernels::authoring::{Float, Random};
 use tower_kernels::kernels::compliance::names::{NameList, NameListDocument, Scorer};
 use tower_kernels::kernels::compliance::sanctions_screening::{SanctionsScreening, SanctionsScreeningInput};
 use tower_kernels::kernels::core::segmented_aggregate::{Aggregate, SegmentedAggregate, SegmentedAggregateInput};
-use tower_kernels::kernels::ml::kmeans_cluster::{KMeansCluster, KMeansInput};
 use tower_kernels::kernels::graph::betweenness_centrality::brandes::pair_dependencies;
 use tower_kernels::kernels::graph::betweenness_centrality::pivots::Pivots;
 use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
@@ -36,9 +35,6 @@ fn main() {
     }
     if wants("aggregate") {
         aggregate();
-    }
-    if wants("kmeans") {
-        kmeans();
     }
     if wants("pricing") {
         pricing::<f64>("f64");
@@ -97,24 +93,6 @@ fn aggregate() {
                 println!("aggregate {name} {aggregates} rows={ROWS} groups={groups} ms={ms:.1}");
             }
         }
-    }
-}
-
-/// Iterations of k-means from given centroids, and the seeding with one iteration, on uniform random points.
-fn kmeans() {
-    const ITERATIONS: u32 = 10;
-    for (points, features, k) in [(100_000, 128, 256), (1_000_000, 16, 16), (1_000_000, 2, 64)] {
-        let mut random = Random::new(1);
-        let data: Vec<f32> = (0..points * features).map(|_| random.between(0.0, 1.0) as f32).collect();
-        let init = data[..k * features].to_vec();
-        let seeded = KMeansInput { max_iterations: 1, ..KMeansInput::new(data, features as u32, k as u32) };
-        let iterated =
-            KMeansInput { max_iterations: ITERATIONS, tolerance: 0.0, init: Some(init.into()), ..seeded.clone() };
-        let [iterations, seeding] = [&iterated, &seeded]
-            .map(|input| median_ms(3, || drop(KMeansCluster.run_cpu(input, &RunContext::detached()).expect("a run"))));
-        println!(
-            "kmeans points={points} features={features} k={k} iterations={ITERATIONS} ms={iterations:.3} seeding_ms={seeding:.3}"
-        );
     }
 }
 

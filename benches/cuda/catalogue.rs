@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use tower_kernels::kernels::compliance::names::{NameList, NameListDocument, Scorer};
 use tower_kernels::kernels::compliance::sanctions_screening::SanctionsScreeningInput;
 use tower_kernels::kernels::core::segmented_aggregate::SegmentedAggregateInput;
-use tower_kernels::kernels::ml::kmeans_cluster::KMeansInput;
 use tower_kernels::kernels::core::sort::SortInput;
 use tower_kernels::kernels::core::top_k::TopKInput;
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
@@ -36,7 +35,6 @@ impl Random {
 }
 
 pub(crate) fn run() {
-    kmeans_rows();
     core_rows();
     pricing_rows();
     kmeans_rows();
@@ -200,25 +198,6 @@ fn screening_rows() {
             let time = median(&mut service, "compliance/sanctions-screening", &Payload::typed(input), 7);
             print(&format!("screening, {count} x 200000, {scorer:?}, min_score {min_score}"), time, None);
         }
-    }
-}
-
-/// k-means from ordinary memory: an iteration is the difference of runs with 11 and 1 of them, from given centroids; the
-/// seeding that of runs with one iteration. `benches/peers/kmeans_peers.py` times torch.
-fn kmeans_rows() {
-    for (points, features, k) in [(1 << 20, 128, 1_024_u32), (1 << 20, 128, 64), (1 << 20, 2, 64)] {
-        let mut random = Random::new(13);
-        let data: Buffer<f32> = (0..points * features).map(|_| random.below(1 << 20) as f32 / 1024.0).collect();
-        let init: Buffer<f32> = data[..k as usize * features].iter().copied().collect();
-        let seeded = KMeansInput { max_iterations: 1, tolerance: 0.0, ..KMeansInput::new(data, features as u32, k) };
-        let one = KMeansInput { init: Some(init), ..seeded.clone() };
-        let eleven = KMeansInput { max_iterations: 11, ..one.clone() };
-        let [seeded, one, eleven] = [seeded, one, eleven]
-            .map(|input| median(&mut service(|_| {}), "ml/kmeans-cluster", &Payload::typed(input), 5));
-        let name = format!("k-means, {points} x {features}, {k} clusters");
-        print(&format!("{name}: one iteration, with the copies"), one, None);
-        print(&format!("{name}: each further one"), eleven.saturating_sub(one) / 10, None);
-        print(&format!("{name}: seeding"), seeded.saturating_sub(one), None);
     }
 }
 

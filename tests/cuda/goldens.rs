@@ -22,7 +22,6 @@ use crate::support::{gnn_goldens, similarity_inputs};
 crate::tests! {
     betweenness_is_that_of_networkx
     triangles_are_those_of_networkx
-    clusters_are_those_of_scikit_learn
     pagerank_is_that_of_networkx
     eigenvector_and_katz_centrality_are_those_of_networkx
     weak_components_are_those_of_networkx
@@ -493,21 +492,5 @@ fn hard_searches_are_those_of_all_scores() {
     for (name, input) in similarity_inputs::inputs() {
         let output = run_typed::<_, SemanticSimilarityOutput>(&bench, "ml/semantic-similarity", input.clone());
         similarity_inputs::check(&name, &input, &output);
-    }
-}
-
-/// From given centroids its labels and centroids, and from those of k-means++ an inertia that is as low.
-fn clusters_are_those_of_scikit_learn() {
-    let bench = bench();
-    for golden in runs() {
-        check_run(&golden, &run_typed::<_, KMeansOutput>(&bench, "ml/kmeans-cluster", golden.input.clone()));
-    }
-    for golden in seedings() {
-        let inertia = |seed| {
-            let input = KMeansInput { seed, ..golden.input.clone() };
-            run_typed::<_, KMeansOutput>(&bench, "ml/kmeans-cluster", input).inertia
-        };
-        let mean = (0..golden.seeds).map(inertia).sum::<f64>() / golden.seeds as f64;
-        assert!(mean <= golden.limit(), "{}: {mean}, and {} in scikit-learn", golden.name, golden.mean);
     }
 }

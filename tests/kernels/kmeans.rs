@@ -142,6 +142,13 @@ async fn clusters_are_asked_for_by_a_document() {
     });
     assert_eq!(output, expected);
     assert_eq!(ask("ml/kmeans", &input.to_string()).await.unwrap(), expected);
+    let input = json!({
+        "data": [1.0, 1.0, 1.5, 2.0, 8.0, 8.0, 9.0, 9.5], "n_features": 2, "k": 2, "init": [1.0, 1.0, 8.0, 8.0],
+    });
+    let expected = json!({
+        "labels": [0, 0, 1, 1], "centroids": [1.25, 1.5, 8.5, 8.75], "inertia": 2.25, "iterations": 2, "converged": true,
+    });
+    assert_eq!(ask("ml/kmeans-cluster", &input.to_string()).await.unwrap(), expected, "the example of the docs");
 }
 
 #[tokio::test]
