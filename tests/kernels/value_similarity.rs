@@ -129,7 +129,7 @@ async fn it_takes_json_and_tensors() {
     assert_eq!((&output["distances"], &output["matching_pairs"]), (&json!([0.75, 0.75]), &json!(3)));
 
     let payload = tensors([
-        ("distributions", tensor(DType::F32, &[3, 2], &[1.0_f32, 3.0, 3.0, 1.0, 1.0, 1.0])),
+        ("distributions", tensor(DType::F32, &[6], &[1.0_f32, 3.0, 3.0, 1.0, 1.0, 1.0])),
         ("num_distributions", tensor(DType::U32, &[], &[3_u32])),
         ("pairs", tensor(DType::U32, &[2, 2], &[1_u32, 0, 2, 2])),
     ]);
