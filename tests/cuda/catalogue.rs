@@ -9,6 +9,8 @@ use tower_kernels::kernels::authoring::Precision;
 use tower_kernels::kernels::compliance::entity_resolution::{EntityResolutionInput, EntityResolutionOutput};
 use tower_kernels::kernels::compliance::names::{Entity, NameList, NameListDocument, Scorer};
 use tower_kernels::kernels::compliance::sanctions_screening::{SanctionsScreeningInput, SanctionsScreeningOutput};
+use tower_kernels::kernels::graph::eigenvector_centrality::{EigenvectorCentralityInput, EigenvectorCentralityOutput};
+use tower_kernels::kernels::graph::katz_centrality::{KatzCentralityInput, KatzCentralityOutput};
 use tower_kernels::kernels::core::segmented_aggregate::{Aggregate, SegmentedAggregateInput, SegmentedAggregateOutput};
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
 use tower_kernels::kernels::graph::connected_components::{ConnectedComponentsInput, ConnectedComponentsOutput};
@@ -37,6 +39,7 @@ crate::tests! {
     option_prices_agree
     betweenness_agrees
     pagerank_agrees
+    eigenvector_and_katz_centrality_agree
     volatility_models_agree
     values_at_risk_agree
     small_inputs_of_every_kernel_agree
@@ -237,6 +240,7 @@ fn pagerank_agrees() {
         ("random", 20_000, random_edges(20_000, 100_000, 9)),
         ("sparse", 100_000, random_edges(100_000, 30_000, 10)),
         ("hubs", 50_000, hubs),
+        ("many arcs", 60_000, many_arcs()),
     ];
     for (name, nodes, edges) in cases {
         for directed in [true, false] {
@@ -259,6 +263,40 @@ fn pagerank_agrees() {
                 }
             }
         }
+    }
+}
+
+/// So many arcs that the nodes with the most successors get places in shared memory, and not all nodes do.
+fn many_arcs() -> Vec<[u32; 2]> {
+    let skewed = |[from, to]: [u32; 2]| [(u64::from(from).pow(2) / 60_000) as u32, to];
+    random_edges(60_000, 2_500_000, 12).into_iter().map(skewed).collect()
+}
+
+fn eigenvector_and_katz_centrality_agree() {
+    let both = Both::new();
+    let mut hubs = random_edges(50_000, 400_000, 11);
+    hubs.extend((0..50_000).step_by(3).flat_map(|node| [[node, 17], [node, 49_999]]));
+    for (name, nodes, edges) in [("hubs", 50_000, hubs), ("many arcs", 60_000, many_arcs())] {
+        let input =
+            EigenvectorCentralityInput { directed: true, ..EigenvectorCentralityInput::from_edges(nodes, edges) };
+        let id = "graph/eigenvector-centrality";
+        let (cuda, cpu) = both.run::<EigenvectorCentralityOutput>(id, &Payload::typed(input.clone()));
+        assert_eq!((cuda.iterations, cuda.converged), (cpu.iterations, cpu.converged), "{name}");
+        assert_near(&cuda.scores, &cpu.scores, name);
+        let betas: Vec<f64> = (0..nodes).map(|node| 1.0 + (node % 5) as f64).collect();
+        let katz =
+            KatzCentralityInput { directed: true, alpha: 1e-3, beta: betas.into(), ..KatzCentralityInput::default() };
+        let katz = KatzCentralityInput { num_nodes: input.num_nodes, edges: input.edges, ..katz };
+        let (cuda, cpu) = both.run::<KatzCentralityOutput>("graph/katz-centrality", &Payload::typed(katz));
+        assert_eq!((cuda.iterations, cuda.converged), (cpu.iterations, cpu.converged), "{name}");
+        assert_near(&cuda.scores, &cpu.scores, name);
+    }
+}
+
+fn assert_near(values: &[f64], expected: &[f64], name: &str) {
+    assert_eq!(values.len(), expected.len(), "{name}");
+    for (index, (a, b)) in values.iter().zip(expected).enumerate() {
+        assert!((a - b).abs() <= 1e-11 * b.abs() + 1e-15, "{name}, score {index}: {a} and {b}");
     }
 }
 

@@ -17,6 +17,7 @@ use tower_kernels::service::{Kernel, KernelError, KernelRequest, NumberArray, Pa
 use crate::probe::Bench;
 use crate::support::core_goldens::{AGGREGATES, aggregates, assert_aggregates, bits_at, bits_of_rows, sorts, top_ks};
 use crate::support::kmeans_goldens::{check_run, runs, seedings};
+    distances_of_histograms_are_those_of_scipy
 use crate::support::{gnn_goldens, similarity_inputs};
 
 crate::tests! {
@@ -231,6 +232,35 @@ fn communities_and_their_modularity_are_those_of_networkx() {
 fn joined(rows: &Value) -> Vec<f64> {
     let values = rows.as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap());
     values.map(|value| value.as_f64().unwrap_or(f64::from(u32::MAX))).collect()
+}
+
+fn distances_of_histograms_are_those_of_scipy() {
+    let goldens: Vec<Value> = serde_json::from_str(include_str!("../goldens/value_similarity.json")).unwrap();
+    assert!(goldens.len() >= 9);
+    let bench = bench();
+    for golden in &goldens {
+        for metric in ["jsd", "wasserstein"] {
+            let mut input = json!({
+                "distributions": golden["distributions"], "num_distributions": golden["num_distributions"],
+                "metric": metric,
+            });
+            if metric == "wasserstein" {
+                input["bin_edges"] = golden["bin_edges"].clone();
+            }
+            let output = run(&bench, "graph/value-similarity", &input);
+            let (found, expected) = (numbers(&output["distances"]), numbers(&golden[metric]));
+            assert_eq!((found.len(), output["matching_pairs"].as_u64()), (expected.len(), Some(expected.len() as u64)));
+            assert!(found.is_sorted(), "{}", golden["name"]);
+            let (node_a, node_b) = (numbers(&output["node_a"]), numbers(&output["node_b"]));
+            let pairs = golden["pairs"].as_array().unwrap();
+            for (index, distance) in found.iter().enumerate() {
+                let pair = json!([node_a[index] as u64, node_b[index] as u64]);
+                let expected = expected[pairs.iter().position(|golden| *golden == pair).unwrap()];
+                let bound = if metric == "jsd" { 1e-15 / expected.max(1e-8) } else { 1e-13 * expected + 1e-15 };
+                assert!((distance - expected).abs() <= bound, "{}, {pair}: {distance} {expected}", golden["name"]);
+            }
+        }
+    }
 }
 
 fn distances_are_those_of_networkx() {

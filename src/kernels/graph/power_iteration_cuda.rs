@@ -2,15 +2,12 @@
 
 use super::power_iteration::{Convergence, Limits};
 use super::spmv_cuda::{Matrix, Products};
-use crate::cuda::{DeviceBuffer, Module};
+use crate::cuda::DeviceBuffer;
 use crate::service::{KernelError, LaunchContext};
 
-/// The most iterations that are launched before the host reads whether all vectors are done. Launches after that do
-/// nothing.
-const MAX_ITERATIONS_PER_CHECK: u64 = 4;
-/// Arcs times vectors that a device multiplies in some milliseconds. A cancelled run goes on until the launches end
-/// that are queued already, so what is queued of a large graph is limited.
-pub(super) const MAX_QUEUED_PRODUCTS: u64 = 1 << 30;
+/// Iterations that are launched before the host reads whether all vectors are done. Launches after that, and products
+/// after the run is cancelled, do nothing.
+const ITERATIONS_PER_CHECK: u32 = 4;
 
 /// The 64-bit words of an `IterationState` of `spmv.cuh`.
 const STATE_WORDS: usize = 4;
@@ -34,13 +31,15 @@ pub(super) struct IterationBuffers<'a> {
 }
 
 impl<'a> IterationsOnDevice<'a> {
-    /// Uploads the states of vectors before their first iteration. The first of `contributions` is what they start with.
+    /// Uploads the states of vectors before their first iteration, and fills their contributions with zeros. What they
+    /// start with is to be written to the first of `contributions` after that.
     pub(super) fn new(
         limits: &'a [Limits],
         contributions: [DeviceBuffer<f64>; 2],
         cuda: &mut LaunchContext<'_>,
     ) -> Result<Self, KernelError> {
         let state = |limits: &Limits| [limits.tolerance.to_bits(), 0, u64::from(limits.max_iterations), 0];
+        contributions.iter().try_for_each(|contributions| cuda.zero(contributions))?;
         let states = cuda.upload(&limits.iter().flat_map(state).collect::<Vec<u64>>())?;
         Ok(Self { limits, states, contributions })
     }
@@ -49,7 +48,6 @@ impl<'a> IterationsOnDevice<'a> {
     /// iteration of each state.
     pub(super) fn run(
         self,
-        module: &'static Module,
         matrix: &Matrix,
         products: &Products,
         cuda: &mut LaunchContext<'_>,
@@ -57,11 +55,9 @@ impl<'a> IterationsOnDevice<'a> {
     ) -> Result<Vec<Convergence>, KernelError> {
         let Self { limits, states, contributions: [mut from, mut to] } = self;
         let width = limits.len() as u32;
-        let products_of_iteration = (matrix.columns.len() as u64 * u64::from(width)).max(1);
-        let iterations_per_check = (MAX_QUEUED_PRODUCTS / products_of_iteration).clamp(1, MAX_ITERATIONS_PER_CHECK);
         loop {
-            for _ in 0..iterations_per_check {
-                matrix.multiply(module, width, &states, &from, products, cuda)?;
+            for _ in 0..ITERATIONS_PER_CHECK {
+                matrix.multiply(width, &states, &from, products, cuda)?;
                 update(&IterationBuffers { states: &states, from: &from, to: &to }, cuda)?;
                 std::mem::swap(&mut from, &mut to);
             }

@@ -1,56 +1,100 @@
 //! The host side of sparse matrix-vector products on CUDA; `spmv.cuh` describes the algorithm.
 
-use super::csr::Adjacency;
-use crate::cuda::{Arg, DeviceBuffer, Launch, Module};
+use super::csr::CsrGraph;
+use crate::cuda::{Arg, CancelFlag, DeviceBuffer, DeviceInfo, Launch, Module};
+use crate::kernels::device::radix_sort::{self, sort_with_indices};
+use crate::kernels::ordered_bits::SortOrder;
 use crate::service::{KernelError, LaunchContext};
 
-/// `SPMV_THREADS`, `SPMV_CHUNK` and `SPMV_BLOCK_ROWS` of `spmv.cuh`.
+/// `SPMV_THREADS`, `SPMV_MULTIPLY_THREADS`, `SPMV_CHUNK` and `SPMV_BLOCK_ROWS` of `spmv.cuh`.
 const THREADS: u32 = 256;
+const MULTIPLY_THREADS: u32 = 1024;
 const CHUNK: u32 = 256;
 const BLOCK_ROWS: u32 = 16 * THREADS;
-/// Blocks of a launch over all nodes. Sums over nodes depend on it.
-const NODE_BLOCKS: u32 = 1024;
+/// Blocks of 256 threads that a multiprocessor holds at a time. Sums over nodes depend on it.
+const BLOCKS_PER_MULTIPROCESSOR: u32 = 4;
+/// The most multiprocessors that memory is counted for.
+const MAX_MULTIPROCESSORS: u64 = 256;
+/// Chunks of a launch that multiplies: some milliseconds.
+const CHUNKS_PER_LAUNCH: u32 = 1 << 21;
 
-/// Bytes of the index of a matrix, and of the sums and carries of this many vectors.
-pub(super) fn device_memory(nodes: u64, arcs: u64, width: u64) -> u64 {
-    let chunks = arcs / u64::from(CHUNK) + 1;
-    let index = nodes.saturating_mul(4).saturating_add(chunks.saturating_mul(u64::from(CHUNK) / 8 + 4));
-    let products = nodes.saturating_add(chunks).saturating_mul(width).saturating_mul(8);
-    let sums = u64::from(NODE_BLOCKS).saturating_mul(width).saturating_mul(16);
-    index.saturating_add(products).saturating_add(sums)
+/// Nodes that are given the first places: those in shared memory, and as many more as the caches hold of them.
+const TOP_PLACES: u32 = 1 << 16;
+/// Arcs and iterations from which finding these nodes and replacing the columns takes less time than it saves.
+const MIN_PLACED_ARCS: u64 = 1 << 21;
+const MIN_PLACED_ITERATIONS: u32 = 8;
+/// Shared memory that is left to the L1 cache.
+const L1_BYTES: u32 = 32 << 10;
+
+/// The dynamic shared memory that a block may have: the table of technical specifications in the CUDA programming guide.
+fn shared_memory(device: &DeviceInfo) -> u32 {
+    match device.compute_capability {
+        (7, _) => 64 << 10,
+        (8, 0 | 7) => 163 << 10,
+        (9..=11, _) => 227 << 10,
+        (8.., _) => 99 << 10,
+        _ => 48 << 10,
+    }
 }
 
-/// The adjacency whose rows are added up, with the index that `multiply_chunk` needs.
+/// Bytes of a matrix beyond the arrays of the graph, and of the products and contributions of this many vectors.
+pub(super) fn device_memory(nodes: u64, arcs: u64, width: u64) -> u64 {
+    let chunks = arcs / u64::from(CHUNK) + 1;
+    // Ranks and places of nodes; bits, ranks and what each lane begins of chunks.
+    let index = nodes.saturating_mul(8).saturating_add(chunks.saturating_mul(u64::from(CHUNK) / 8 + 4 + 64));
+    let placed = if arcs < MIN_PLACED_ARCS {
+        0
+    } else {
+        let sort = radix_sort::device_memory::<u32>(nodes, true);
+        arcs.saturating_add(nodes).saturating_mul(4).saturating_add(sort)
+    };
+    let products = nodes.saturating_add(chunks).saturating_mul(width).saturating_mul(8);
+    let contributions = nodes.saturating_add(u64::from(TOP_PLACES)).saturating_mul(width).saturating_mul(16);
+    let sums = MAX_MULTIPROCESSORS.saturating_mul(u64::from(BLOCKS_PER_MULTIPROCESSOR) * 16).saturating_mul(width);
+    [placed, products, contributions, sums].into_iter().fold(index, u64::saturating_add)
+}
+
+/// The adjacency whose rows are added up, with the index that the products need, and the places of contributions.
 pub(super) struct Matrix {
+    module: &'static Module,
     pub(super) nodes: u32,
-    pub(super) chunks: u32,
-    pub(super) offsets: DeviceBuffer<u32>,
-    pub(super) columns: DeviceBuffer<u32>,
+    arcs: u32,
+    chunks: u32,
+    offsets: DeviceBuffer<u32>,
+    /// The places of the nodes that arcs come from.
+    columns: DeviceBuffer<u32>,
     /// Of each row, and the number of rows with arcs.
-    pub(super) ranks: DeviceBuffer<u32>,
-    /// A bit for each arc.
-    pub(super) flags: DeviceBuffer<u32>,
-    pub(super) chunk_ranks: DeviceBuffer<u32>,
+    ranks: DeviceBuffer<u32>,
+    /// 32 numbers of 16 bits for each chunk.
+    lane_begins: DeviceBuffer<u32>,
+    chunk_ranks: DeviceBuffer<u32>,
+    /// The place of each node among the contributions.
+    pub(super) places: DeviceBuffer<u32>,
+    /// The number of places, the last of which is of no node.
+    pub(super) slots: u32,
+    multiprocessors: u32,
+    shared_memory: u32,
 }
 
 impl Matrix {
-    /// Returns the arrays of an adjacency on the device, and makes the index with the entries of a module that includes
-    /// `spmv.cuh`.
+    /// Returns the arrays of the predecessors on the device, which are [made](CsrGraph::make_predecessors), and makes the
+    /// index with the entries of a module that includes `spmv.cuh`, for up to `max_iterations` products.
     pub(super) fn new(
-        adjacency: &Adjacency,
+        graph: &CsrGraph,
+        max_iterations: u32,
         module: &'static Module,
         cuda: &mut LaunchContext<'_>,
     ) -> Result<Self, KernelError> {
-        let (offsets, columns) = (adjacency.row_offsets(), adjacency.column_indices());
-        let nodes = (offsets.len() - 1) as u32;
-        // Fewer than 2^32 arcs, one of which more than there are has a flag.
-        let chunks = columns.len() as u32 / CHUNK + 1;
+        let (offsets, columns) = (graph.predecessors().row_offsets(), graph.predecessors().column_indices());
+        let (nodes, arcs) = (graph.num_nodes() as u32, columns.len() as u32);
+        // Fewer than 2^32 arcs, one of which more than there are has a bit.
+        let chunks = arcs / CHUNK + 1;
         let row_blocks = (nodes + 1).div_ceil(BLOCK_ROWS);
         let (offsets, columns) = (cuda.input(offsets)?, cuda.input(columns)?);
         let counts = cuda.alloc::<u32>(row_blocks as usize)?;
         let ranks = cuda.alloc(nodes as usize + 1)?;
-        let flags = cuda.zeroed(chunks as usize * (CHUNK / 32) as usize)?;
-        let chunk_ranks = cuda.alloc(chunks as usize)?;
+        let flags = cuda.zeroed::<u32>(chunks as usize * (CHUNK / 32) as usize)?;
+        let (chunk_ranks, lane_begins) = (cuda.alloc(chunks as usize)?, cuda.alloc(chunks as usize * 16)?);
         let launch = |blocks| Launch::new(blocks, THREADS);
         cuda.launch(module, "spmv_count_rows", launch(row_blocks), &[&nodes, &offsets, &counts])?;
         cuda.launch(module, "spmv_scan_counts", launch(1), &[&row_blocks, &counts])?;
@@ -58,42 +102,159 @@ impl Matrix {
         cuda.launch(module, "spmv_rank_rows", launch(row_blocks), &rows)?;
         let rank_chunks: [&dyn Arg; 5] = [&nodes, &chunks, &offsets, &ranks, &chunk_ranks];
         cuda.launch(module, "spmv_rank_chunks", launch(chunks.div_ceil(THREADS)), &rank_chunks)?;
-        Ok(Self { nodes, chunks, offsets, columns, ranks, flags, chunk_ranks })
+        let begin_lanes: [&dyn Arg; 3] = [&chunks, &flags, &lane_begins];
+        cuda.launch(module, "spmv_begin_lanes", launch(chunks.div_ceil(THREADS / 32)), &begin_lanes)?;
+
+        let (multiprocessors, shared_memory) = (cuda.device().multiprocessors, shared_memory(cuda.device()));
+        let (places, slots) = (cuda.alloc(nodes as usize)?, nodes + 1);
+        let matrix = Self {
+            module,
+            nodes,
+            arcs,
+            chunks,
+            offsets,
+            columns,
+            ranks,
+            lane_begins,
+            chunk_ranks,
+            places,
+            slots,
+            multiprocessors,
+            shared_memory: shared_memory - L1_BYTES,
+        };
+        matrix.place(graph, max_iterations, cuda)
     }
 
-    /// Launches `spmv_multiply`: completes the products with all vectors that are not done.
+    /// Gives the nodes with the most successors the first places, where that saves time.
+    fn place(self, graph: &CsrGraph, max_iterations: u32, cuda: &mut LaunchContext<'_>) -> Result<Self, KernelError> {
+        let Self { module, nodes, arcs, places, .. } = self;
+        let over_nodes = self.over_nodes();
+        let is_worth_it = u64::from(arcs) >= MIN_PLACED_ARCS && max_iterations >= MIN_PLACED_ITERATIONS;
+        if !is_worth_it || self.slots <= self.cached_contributions(1) {
+            cuda.launch(module, "spmv_place_nodes", over_nodes, &[&nodes, &0_u32, &places])?;
+            return Ok(self);
+        }
+        let top = TOP_PLACES.min(nodes);
+        let out_offsets = cuda.input(graph.successors().row_offsets())?;
+        let degrees = cuda.alloc::<u32>(nodes as usize)?;
+        cuda.launch(module, "spmv_degrees", over_nodes, &[&nodes, &out_offsets, &degrees])?;
+        let (_, by_degree) = sort_with_indices(&degrees, SortOrder::Descending, cuda)?;
+        cuda.launch(module, "spmv_place_nodes", over_nodes, &[&nodes, &top, &places])?;
+        cuda.launch(module, "spmv_place_top", over_nodes, &[&top, &by_degree, &places])?;
+        let columns = cuda.alloc::<u32>(arcs as usize)?;
+        let over_arcs = Launch::elements(arcs as usize, self.node_blocks());
+        cuda.launch(module, "spmv_relabel", over_arcs, &[&arcs, &self.columns, &places, &columns])?;
+        Ok(Self { columns, slots: nodes + top + 1, ..self })
+    }
+
+    /// How many contributions to `vectors` vectors, one or two, a block has in shared memory.
+    fn cached_contributions(&self, vectors: u32) -> u32 {
+        (self.shared_memory / (8 * vectors)).min(self.slots)
+    }
+
+    /// Launches products with `width` vectors: completes those that are not done.
     pub(super) fn multiply(
         &self,
-        module: &'static Module,
         width: u32,
         states: &DeviceBuffer<u64>,
         from: &DeviceBuffer<f64>,
         products: &Products,
         cuda: &mut LaunchContext<'_>,
     ) -> Result<(), KernelError> {
-        let Self { nodes, chunks, offsets, columns, ranks, flags, chunk_ranks } = self;
-        let Products { sums, carries, .. } = products;
-        let args: [&dyn Arg; 12] =
-            [nodes, chunks, &width, offsets, columns, ranks, flags, chunk_ranks, states, from, sums, carries];
-        // A warp for each chunk.
-        cuda.launch(module, "spmv_multiply", Launch::new(chunks.div_ceil(THREADS / 32), THREADS), &args)
+        let cancel = cuda.cancel_flag();
+        for first in (0..width).step_by(2) {
+            let vectors = first..width.min(first + 2);
+            let of_vectors = |elements_per_vector: u32| {
+                let [start, end] = [vectors.start, vectors.end].map(|vector| vector as usize);
+                start * elements_per_vector as usize..end * elements_per_vector as usize
+            };
+            let part = VectorsOfLaunch {
+                count: vectors.end - vectors.start,
+                states: states.slice(of_vectors(states.len() as u32 / width)),
+                from: from.slice(of_vectors(self.slots)),
+                sums: products.sums.slice(of_vectors(self.nodes)),
+                carries: products.carries.slice(of_vectors(self.chunks)),
+            };
+            self.multiply_part(&part, cancel, cuda)?;
+        }
+        Ok(())
+    }
+
+    fn multiply_part(
+        &self,
+        part: &VectorsOfLaunch,
+        cancel: CancelFlag,
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<(), KernelError> {
+        let Self { module, nodes, arcs, slots, columns, lane_begins, chunk_ranks, .. } = self;
+        let VectorsOfLaunch { count, states, from, sums, carries } = part;
+        let cached = self.cached_contributions(*count);
+        let entry = if *count == 1 { "spmv_multiply_1" } else { "spmv_multiply_2" };
+        for first_chunk in (0..self.chunks).step_by(CHUNKS_PER_LAUNCH as usize) {
+            let end_chunk = self.chunks.min(first_chunk.saturating_add(CHUNKS_PER_LAUNCH));
+            let args: [&dyn Arg; 14] = [
+                nodes,
+                arcs,
+                slots,
+                &first_chunk,
+                &end_chunk,
+                &cached,
+                columns,
+                lane_begins,
+                chunk_ranks,
+                states,
+                from,
+                sums,
+                carries,
+                &cancel,
+            ];
+            let blocks = (end_chunk - first_chunk).div_ceil(MULTIPLY_THREADS / 32).min(self.multiprocessors);
+            let launch = Launch { shared: cached * 8 * count, ..Launch::new(blocks, MULTIPLY_THREADS) };
+            cuda.launch(module, entry, launch, &args)?;
+        }
+        Ok(())
     }
 
     /// The first arguments of an entry that calls `update_nodes`.
     pub(super) fn update_args<'a>(&'a self, products: &'a Products, width: &'a u32) -> Vec<&'a dyn Arg> {
-        vec![&self.nodes, &self.chunks, width, &self.offsets, &self.ranks, &products.sums, &products.carries]
+        let Self { nodes, chunks, slots, offsets, ranks, places, .. } = self;
+        vec![nodes, chunks, slots, width, offsets, ranks, places, &products.sums, &products.carries]
     }
 
     /// The shape of a launch over all nodes.
     pub(super) fn over_nodes(&self) -> Launch {
-        Launch::elements(self.nodes as usize, NODE_BLOCKS)
+        Launch::elements(self.nodes as usize, self.node_blocks())
     }
+
+    /// The most blocks of a launch over all nodes: as many as the device holds at a time.
+    fn node_blocks(&self) -> u32 {
+        self.multiprocessors * BLOCKS_PER_MULTIPROCESSOR
+    }
+
+    /// Allocates the contributions to `width` vectors.
+    pub(super) fn contributions(
+        &self,
+        width: usize,
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<[DeviceBuffer<f64>; 2], KernelError> {
+        let len = self.slots as usize * width;
+        Ok([cuda.alloc(len)?, cuda.alloc(len)?])
+    }
+}
+
+/// The one or two vectors of a launch that multiplies.
+struct VectorsOfLaunch {
+    count: u32,
+    states: DeviceBuffer<u64>,
+    from: DeviceBuffer<f64>,
+    sums: DeviceBuffer<f64>,
+    carries: DeviceBuffer<f64>,
 }
 
 /// What a product leaves, and the sums over the nodes that are updated from it.
 pub(super) struct Products {
-    pub(super) sums: DeviceBuffer<f64>,
-    pub(super) carries: DeviceBuffer<f64>,
+    sums: DeviceBuffer<f64>,
+    carries: DeviceBuffer<f64>,
     /// Pairs of numbers.
     pub(super) block_sums: DeviceBuffer<f64>,
     pub(super) blocks_done: DeviceBuffer<u32>,
@@ -105,7 +266,7 @@ impl Products {
         Ok(Self {
             sums: cuda.alloc(matrix.nodes as usize * width)?,
             carries: cuda.alloc(matrix.chunks as usize * width)?,
-            block_sums: cuda.alloc(2 * NODE_BLOCKS as usize * width)?,
+            block_sums: cuda.alloc(2 * matrix.node_blocks() as usize * width)?,
             blocks_done: cuda.zeroed(1)?,
         })
     }

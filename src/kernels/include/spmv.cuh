@@ -1,41 +1,49 @@
 // Sparse matrix times dense vectors, for power iterations on graphs: the sums over the predecessors of every node.
 //
 // The matrix is the adjacency of a graph in CSR form, whose entries are all 1: `offsets` u32[nodes + 1] and `columns`
-// u32[arcs]. Up to some vectors are multiplied at once, so that a column index is read once for all of them.
+// u32[arcs]. One or two vectors are multiplied in a launch.
 //
 // A warp takes a chunk of SPMV_CHUNK arcs, whatever rows they are of, so that all warps have the same work whatever the
-// degrees are. Flags say at which arcs a row begins, one bit for each arc; there the sum of the row before is complete.
-// What is left at the end of a chunk is its carry: the sum of a row is what its last chunk completes and the carries of
-// the chunks before, back to the one that the row begins in. Rows without arcs have no flag, so sums are stored by
-// rank, which is the number of rows with arcs before a row.
+// degrees are. Bits say at which arcs a row begins; there the sum of the row before is complete. What is left at the
+// end of a chunk is its carry: the sum of a row is what its last chunk completes and the carries of the chunks before,
+// back to the one that the row begins in. Rows without arcs have no bit, so sums are stored by rank, which is the
+// number of rows with arcs before a row.
 //
-//   spmv_count_rows, spmv_scan_counts, spmv_rank_rows, spmv_rank_chunks
-//              make ranks, flags and the ranks of chunks, once for a graph, in this order
-//   spmv_multiply    completes sums and carries
+// What bounds it is the number of contributions that are read from the L2 cache, each from another place. So a block
+// has those that are read most often in shared memory: it copies the first ones there, and takes chunks by turns. The
+// nodes with the most successors have the first places, those for which there is no room in shared memory among them,
+// so that these lie together in the L1 cache.
+//
+//   spmv_count_rows, spmv_scan_counts, spmv_rank_rows, spmv_rank_chunks, spmv_begin_lanes
+//              make ranks, bits and the ranks of chunks, once for a graph, in this order
+//   spmv_degrees, spmv_place_nodes, spmv_place_top, spmv_relabel
+//              give the nodes with the most successors the first places, and replace columns by their places
+//   spmv_multiply_1, spmv_multiply_2
+//              complete sums and carries
 //   update_nodes     gives the sum of each row to a function object, and adds up two numbers that it returns
 //
-// The order of all additions depends on the graph alone, so that a vector has the same bits whatever other vectors are
-// multiplied with it, and on every run.
+// The order of all additions depends on the graph and on the number of multiprocessors alone, so that a vector has the
+// same bits whatever other vectors are multiplied with it, and on every run.
 //
-// Source: Blelloch, Heroux, Zagha, "Segmented Operations for Sparse Matrix Computation on Vector Multiprocessors",
-// 1993.
+// Sources: Blelloch, Heroux, Zagha, "Segmented Operations for Sparse Matrix Computation on Vector Multiprocessors",
+// 1993. Zhang et al., "Making Caches Work for Graph Analytics", 2017, orders nodes by degree for the same purpose.
 
 #ifndef TOWER_KERNELS_SPMV
 #define TOWER_KERNELS_SPMV
 
+typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
-constexpr u32 SPMV_THREADS = 256; // of every launch
+constexpr u32 SPMV_THREADS = 256; // of every launch but those that multiply
 constexpr u32 SPMV_WARPS = SPMV_THREADS / 32;
-constexpr u32 SPMV_LANE_ARCS = 4; // that a lane takes at once
-constexpr u32 SPMV_STEP = 32 * SPMV_LANE_ARCS;
-constexpr u32 SPMV_STEPS = 2;
-constexpr u32 SPMV_CHUNK = SPMV_STEPS * SPMV_STEP;
+constexpr u32 SPMV_MULTIPLY_THREADS = 1024;
+constexpr u32 SPMV_LANE_ARCS = 8; // of a chunk that a lane takes
+constexpr u32 SPMV_CHUNK = 32 * SPMV_LANE_ARCS;
 constexpr u32 SPMV_BLOCK_ROWS = 16 * SPMV_THREADS; // of a block that ranks rows
 constexpr u32 ALL_LANES = 0xffffffffu;
 
-// 256 threads a block, as the host launches them, and registers for four blocks: more of either is slower.
+// 256 threads a block, as the host launches them, and registers for four blocks of a multiprocessor.
 #define SPMV __launch_bounds__(256, 4)
 
 // How far the iteration of a vector is. src/kernels/graph/power_iteration_cuda.rs has the same fields.
@@ -55,13 +63,22 @@ struct IterationState {
     }
 };
 
-struct Matrix {
-    u32 nodes, chunks; // chunks = arcs / SPMV_CHUNK + 1: one arc more than there are has a flag
+// The rows of the matrix, whose sums are put together.
+struct Rows {
+    u32 nodes, chunks; // chunks = arcs / SPMV_CHUNK + 1: one arc more than there are has a bit
     const u32* offsets;
-    const u32* columns;
-    const u32* ranks;       // u32[nodes + 1]
-    const uint4* flags;     // a bit for each arc, in whole chunks
-    const u32* chunk_ranks; // u32[chunks], the number of rows with arcs that begin before the chunk
+    const u32* ranks; // u32[nodes + 1]
+};
+
+// Where the contributions of nodes to a number of vectors are. Each node has one of `slots` places; the last is of no
+// node and 0. Two vectors are side by side, and the last of an odd number is by itself.
+struct Contributions {
+    u32 slots, width;
+
+    __device__ u64 index(u32 place, u32 vector) const {
+        const u64 first = (u64)(vector / 2 * 2) * slots;
+        return vector / 2 * 2 + 1 < width ? first + 2 * (u64)place + vector % 2 : first + place;
+    }
 };
 
 static __device__ double2 add(double2 a, double2 b) { return make_double2(a.x + b.x, a.y + b.y); }
@@ -164,158 +181,209 @@ extern "C" __global__ void SPMV spmv_rank_chunks(
     chunk_ranks[chunk] = ranks[low];
 }
 
-// V numbers that are read at once.
+// Counts the bits of each lane's arcs: the bits, and above them how many there are in the lanes before. A warp for each
+// chunk.
+extern "C" __global__ void SPMV spmv_begin_lanes(u32 chunks, const u32* flags, u16* lane_begins) {
+    const u32 lane = threadIdx.x % 32;
+    const u32 chunk = blockIdx.x * SPMV_WARPS + threadIdx.x / 32;
+    if (chunk >= chunks) return;
+    const u32 begins = flags[chunk * (SPMV_CHUNK / 32) + lane / 4] >> lane % 4 * 8 & 255;
+    u32 sum = __popc(begins);
+    for (u32 delta = 1; delta < 32; delta *= 2) {
+        const u32 other = __shfl_up_sync(ALL_LANES, sum, delta);
+        if (lane >= delta) sum += other;
+    }
+    lane_begins[(u64)chunk * 32 + lane] = (u16)(begins | (sum - __popc(begins)) << 8);
+}
+
+// Counts the successors of each node. Any grid.
+extern "C" __global__ void SPMV spmv_degrees(u32 nodes, const u32* out_offsets, u32* degrees) {
+    for (u32 node = blockIdx.x * SPMV_THREADS + threadIdx.x; node < nodes; node += gridDim.x * SPMV_THREADS) {
+        degrees[node] = out_offsets[node + 1] - out_offsets[node];
+    }
+}
+
+// Gives each node the place of its number after `top` places. Any grid.
+extern "C" __global__ void SPMV spmv_place_nodes(u32 nodes, u32 top, u32* places) {
+    for (u32 node = blockIdx.x * SPMV_THREADS + threadIdx.x; node < nodes; node += gridDim.x * SPMV_THREADS) {
+        places[node] = top + node;
+    }
+}
+
+// Gives the first `top` nodes of a list the first places; their other places stay empty. Any grid.
+extern "C" __global__ void SPMV spmv_place_top(u32 top, const u32* by_degree, u32* places) {
+    for (u32 index = blockIdx.x * SPMV_THREADS + threadIdx.x; index < top; index += gridDim.x * SPMV_THREADS) {
+        places[by_degree[index]] = index;
+    }
+}
+
+// Replaces the nodes of some arcs by their places. Any grid.
+extern "C" __global__ void SPMV spmv_relabel(u32 arcs, const u32* columns, const u32* places, u32* relabelled) {
+    for (u64 arc = blockIdx.x * SPMV_THREADS + threadIdx.x; arc < arcs; arc += gridDim.x * SPMV_THREADS) {
+        relabelled[arc] = places[__ldcs(columns + arc)];
+    }
+}
+
+// Contributions of one place to V vectors.
 template <u32 V> struct Pack;
 template <> struct Pack<1> {
     double at[1];
-    __device__ void read(const double* from) { at[0] = __ldg(from); }
+    // Reads from shared memory if the place is one of the first, and from global memory otherwise. One of two
+    // predicated loads, as the compiler would branch.
+    __device__ void read(u32 place, const Pack<1>* from, u32 shared, u32 cached) {
+        asm volatile("{.reg .pred p; setp.lt.u32 p, %1, %2; @p ld.shared.f64 %0, [%3]; @!p ld.global.nc.f64 %0, [%4];}"
+            : "=d"(at[0]) : "r"(place), "r"(cached), "r"(shared + place * 8), "l"(from + place) : "memory");
+    }
 };
-template <> struct Pack<2> {
+template <> struct alignas(16) Pack<2> {
     double at[2];
-    __device__ void read(const double* from) {
-        const double2 both = __ldg((const double2*)from);
-        at[0] = both.x;
-        at[1] = both.y;
+    __device__ void read(u32 place, const Pack<2>* from, u32 shared, u32 cached) {
+        asm volatile("{.reg .pred p; setp.lt.u32 p, %2, %3; @p ld.shared.v2.f64 {%0, %1}, [%4];"
+            " @!p ld.global.nc.v2.f64 {%0, %1}, [%5];}"
+            : "=d"(at[0]), "=d"(at[1])
+            : "r"(place), "r"(cached), "r"(shared + place * 16), "l"(from + place) : "memory");
     }
 };
 
 static __device__ u32 low_bits(u32 count) { return (1u << count) - 1; } // of fewer than 32
 
-// The arcs of a lane in a step: their columns, at which of them rows begin, and how many rows begin before in the step.
+// The arcs of a lane in a chunk: their columns, at which of them rows begin, and how many rows begin before.
 struct LaneArcs {
     u32 column[SPMV_LANE_ARCS];
-    u32 begins, begins_before, begins_in_step;
-    u32 count;
+    u32 begins;
+    u32 rank;
 
-    __device__ void read(const Matrix& matrix, u32 arcs, u64 first) {
+    // An arc that there is not has the column `no_column`.
+    __device__ void read(u32 arcs, u32 no_column, const u32* columns, const u16* lane_begins, const u32* chunk_ranks,
+        u32 chunk) {
         const u32 lane = threadIdx.x % 32;
-        const u64 arc = first + lane * SPMV_LANE_ARCS;
-        count = arc >= arcs ? 0 : (u32)min((u64)SPMV_LANE_ARCS, arcs - arc);
-        if (count == SPMV_LANE_ARCS && ((u64)matrix.columns & 15) == 0) {
-            // Read once in an iteration: it should not take the cache from the vectors.
-            const uint4 all = __ldcs((const uint4*)(matrix.columns + arc));
-            column[0] = all.x;
-            column[1] = all.y;
-            column[2] = all.z;
-            column[3] = all.w;
+        const u64 arc = (u64)chunk * SPMV_CHUNK + lane * SPMV_LANE_ARCS;
+        // Read once in an iteration: it should not take the cache from the vectors.
+        if (arc + SPMV_LANE_ARCS <= arcs && ((u64)columns & 15) == 0) {
+#pragma unroll
+            for (u32 i = 0; i < SPMV_LANE_ARCS; i += 4) {
+                const uint4 four = __ldcs((const uint4*)(columns + arc + i));
+                column[i] = four.x;
+                column[i + 1] = four.y;
+                column[i + 2] = four.z;
+                column[i + 3] = four.w;
+            }
         } else {
 #pragma unroll
-            for (u32 i = 0; i < SPMV_LANE_ARCS; i++) column[i] = i < count ? matrix.columns[arc + i] : 0;
+            for (u32 i = 0; i < SPMV_LANE_ARCS; i++) column[i] = arc + i < arcs ? columns[arc + i] : no_column;
         }
-        const uint4 flags = __ldcs(matrix.flags + first / SPMV_STEP);
-        const u32 word = lane / 8, shift = lane % 8 * 4;
-        const u32 own = word == 0 ? flags.x : word == 1 ? flags.y : word == 2 ? flags.z : flags.w;
-        const u32 x = __popc(flags.x), y = __popc(flags.y), z = __popc(flags.z);
-        begins = own >> shift & 15;
-        begins_before = (word > 0 ? x : 0) + (word > 1 ? y : 0) + (word > 2 ? z : 0) + __popc(own & low_bits(shift));
-        begins_in_step = x + y + z + __popc(flags.w);
+        const u32 packed = __ldcs(lane_begins + (u64)chunk * 32 + lane);
+        begins = packed & 255;
+        rank = __ldcs(chunk_ranks + chunk) + (packed >> 8);
     }
 };
 
-// Multiplies the chunk of a warp with vectors `first_vector` and, for V = 2, the next. Element `node` of vector v is
-// from[node * width + v]; its sums are sums[v * nodes + rank], its carries carries[v * chunks + chunk].
+// Adds up the contributions of a chunk by row. Element v of the contributions is of vector v.
 template <u32 V>
-static __device__ void multiply(const Matrix& matrix, u32 width, u32 first_vector, const double* from, double* sums,
-    double* carries, const LaneArcs* steps, u32 chunk) {
+static __device__ void reduce_chunk(const LaneArcs& arcs, const Pack<V>* elements, u32 nodes, u32 chunks, u32 chunk,
+    double* sums, double* carries) {
     const u32 lane = threadIdx.x % 32;
-    Pack<V> elements[SPMV_STEPS][SPMV_LANE_ARCS];
+    const u32 ending_lanes = __ballot_sync(ALL_LANES, arcs.begins != 0);
+    // The last lane up to this one in which a row begins.
+    const u32 up_to = ending_lanes & (low_bits(lane) | 1u << lane);
+    const u32 from_lane = up_to == 0 ? 0 : 31 - __clz(up_to);
 #pragma unroll
-    for (u32 s = 0; s < SPMV_STEPS; s++) {
+    for (u32 v = 0; v < V; v++) {
+        double* const out = sums + (u64)v * nodes;
+        double sum = 0.0, first = 0.0;
+        if (arcs.begins == 0) {
 #pragma unroll
-        for (u32 i = 0; i < SPMV_LANE_ARCS; i++) {
-            if (i < steps[s].count) {
-                elements[s][i].read(from + (u64)steps[s].column[i] * width + first_vector);
-            } else {
-#pragma unroll
-                for (u32 v = 0; v < V; v++) elements[s][i].at[v] = 0.0;
-            }
-        }
-    }
-    u32 rank = matrix.chunk_ranks[chunk];
-    double carry[V] = {};
-#pragma unroll
-    for (u32 s = 0; s < SPMV_STEPS; s++) {
-        const LaneArcs& arcs = steps[s];
-        const u32 ending_lanes = __ballot_sync(ALL_LANES, arcs.begins != 0);
-        const u32 ending_before = ending_lanes & low_bits(lane);
-        // The last lane up to this one in which a row begins.
-        const u32 up_to = ending_lanes & (low_bits(lane) | 1u << lane);
-        const u32 from_lane = up_to == 0 ? 0 : 31 - __clz(up_to);
-#pragma unroll
-        for (u32 v = 0; v < V; v++) {
-            double* const out = sums + (u64)(first_vector + v) * matrix.nodes;
-            double sum = 0.0, first = 0.0;
+            for (u32 i = 0; i < SPMV_LANE_ARCS; i++) sum += elements[i].at[v];
+        } else {
             // A row that begins at an arc ends the one before it, whose rank is one less.
-            u32 ended = rank + arcs.begins_before;
-            bool is_first = true;
+            u32 ended = arcs.rank;
 #pragma unroll
             for (u32 i = 0; i < SPMV_LANE_ARCS; i++) {
                 if (arcs.begins >> i & 1) {
-                    if (is_first) {
+                    if (ended == arcs.rank) {
                         first = sum;
                     } else {
                         out[ended - 1] = sum;
                     }
-                    is_first = false;
                     ended++;
                     sum = 0.0;
                 }
-                sum += elements[s][i].at[v];
+                sum += elements[i].at[v];
             }
+        }
 #pragma unroll
-            for (u32 delta = 1; delta < 32; delta *= 2) {
-                const double other = __shfl_up_sync(ALL_LANES, sum, delta);
-                if (lane >= from_lane + delta) sum += other;
-            }
+        for (u32 delta = 1; delta < 32; delta *= 2) {
+            const double other = __shfl_up_sync(ALL_LANES, sum, delta);
+            if (lane >= from_lane + delta) sum += other;
+        }
+        if (ending_lanes != 0) {
             double before = __shfl_up_sync(ALL_LANES, sum, 1);
             if (lane == 0) before = 0.0;
-            if (ending_before == 0) before += carry[v];
-            const u32 rank_before = rank + arcs.begins_before;
-            if (arcs.begins != 0 && rank_before > 0) out[rank_before - 1] = before + first;
-            const double last = __shfl_sync(ALL_LANES, sum, 31);
-            carry[v] = ending_lanes == 0 ? carry[v] + last : last;
+            if (arcs.begins != 0 && arcs.rank > 0) out[arcs.rank - 1] = before + first;
         }
-        rank += arcs.begins_in_step;
-    }
-    if (lane == 0) {
-#pragma unroll
-        for (u32 v = 0; v < V; v++) carries[(u64)(first_vector + v) * matrix.chunks + chunk] = carry[v];
+        if (lane == 31) carries[(u64)v * chunks + chunk] = sum;
     }
 }
 
-// Multiplies the chunk of each warp with all vectors that are not done. A warp for each chunk.
-extern "C" __global__ void SPMV spmv_multiply(u32 nodes, u32 chunks, u32 width, const u32* offsets, const u32* columns,
-    const u32* ranks, const uint4* flags, const u32* chunk_ranks, const IterationState* states, const double* from,
-    double* sums, double* carries) {
-    const Matrix matrix = {nodes, chunks, offsets, columns, ranks, flags, chunk_ranks};
+// Multiplies some chunks with V vectors, unless all of these are done. One block for each multiprocessor; the first
+// `cached` contributions fit into its dynamic shared memory. Stores to a part of sums and carries that is lost do no
+// harm, so one of two vectors may be done.
+template <u32 V>
+static __device__ void multiply(u32 nodes, u32 arcs, u32 slots, u32 first_chunk, u32 end_chunk, u32 cached,
+    const u32* columns, const u16* lane_begins, const u32* chunk_ranks, const IterationState* states,
+    const Pack<V>* from, double* sums, double* carries, const volatile u32* cancel) {
+    extern __shared__ uint4 first_contributions[];
+    const bool is_cancelled = threadIdx.x == 0 && *cancel != 0;
     bool all_done = true;
-    for (u32 vector = 0; vector < width; vector++) all_done = all_done && states[vector].done;
-    const u32 chunk = blockIdx.x * SPMV_WARPS + threadIdx.x / 32;
-    if (all_done || chunk >= chunks) return;
-    const u32 arcs = offsets[nodes];
-    LaneArcs steps[SPMV_STEPS];
+    for (u32 vector = 0; vector < V; vector++) all_done = all_done && states[vector].done;
+    Pack<V>* const in_shared = (Pack<V>*)first_contributions;
+    for (u32 place = threadIdx.x; place < cached && !all_done; place += SPMV_MULTIPLY_THREADS) {
+        in_shared[place] = from[place];
+    }
+    if (__syncthreads_or(is_cancelled) || all_done) return;
+    const u32 shared = (u32)__cvta_generic_to_shared(in_shared);
+    const u32 chunks = arcs / SPMV_CHUNK + 1, warps = SPMV_MULTIPLY_THREADS / 32;
+    u32 chunk = first_chunk + blockIdx.x * warps + threadIdx.x / 32;
+    for (; chunk < end_chunk; chunk += gridDim.x * warps) {
+        LaneArcs lane_arcs;
+        lane_arcs.read(arcs, slots - 1, columns, lane_begins, chunk_ranks, chunk);
+        Pack<V> elements[SPMV_LANE_ARCS];
 #pragma unroll
-    for (u32 s = 0; s < SPMV_STEPS; s++) steps[s].read(matrix, arcs, (u64)chunk * SPMV_CHUNK + s * SPMV_STEP);
-    if (width % 2 == 0) {
-        for (u32 vector = 0; vector < width; vector += 2) {
-            if (states[vector].done && states[vector + 1].done) continue;
-            multiply<2>(matrix, width, vector, from, sums, carries, steps, chunk);
-        }
-    } else {
-        for (u32 vector = 0; vector < width; vector++) {
-            if (!states[vector].done) multiply<1>(matrix, width, vector, from, sums, carries, steps, chunk);
-        }
+        for (u32 i = 0; i < SPMV_LANE_ARCS; i++) elements[i].read(lane_arcs.column[i], from, shared, cached);
+        reduce_chunk<V>(lane_arcs, elements, nodes, chunks, chunk, sums, carries);
     }
 }
 
-// The sums of the rows of a warp, one for each lane, in a vector. A lane whose row is not below `nodes` gets 0. All
-// lanes must call it.
-static __device__ double row_sum(const Matrix& matrix, u64 row, u32 vector, const double* sums, const double* carries) {
+#define SPMV_MULTIPLY(V)                                                                                              \
+    extern "C" __global__ void __launch_bounds__(SPMV_MULTIPLY_THREADS, 1) spmv_multiply_##V(u32 nodes, u32 arcs,     \
+        u32 slots, u32 first_chunk, u32 end_chunk, u32 cached, const u32* columns, const u16* lane_begins,            \
+        const u32* chunk_ranks, const IterationState* states, const Pack<V>* from, double* sums, double* carries,     \
+        const volatile u32* cancel) {                                                                                 \
+        multiply<V>(nodes, arcs, slots, first_chunk, end_chunk, cached, columns, lane_begins, chunk_ranks, states,    \
+            from, sums, carries, cancel);                                                                             \
+    }
+
+SPMV_MULTIPLY(1)
+SPMV_MULTIPLY(2)
+
+// Where the arcs of a row begin and end, and its rank.
+struct RowBounds {
+    u32 begin, end, rank;
+};
+
+// The bounds of a row, which has no arcs if it is not below `nodes`.
+static __device__ RowBounds row_bounds(const Rows& rows, u64 row) {
+    if (row >= rows.nodes) return {0, 0, 0};
+    return {rows.offsets[row], rows.offsets[row + 1], rows.ranks[row]};
+}
+
+// The sums of the rows of a warp, one for each lane, in a vector. All lanes must call it.
+static __device__ double row_sum(
+    const Rows& rows, const RowBounds& row, u32 vector, const double* sums, const double* carries) {
     constexpr u32 LANE_CHUNKS = 8; // a row of more chunks is added up by all lanes
-    const double* const of_vector = carries + (u64)vector * matrix.chunks;
-    const bool is_row = row < matrix.nodes;
-    const u32 begin = is_row ? matrix.offsets[row] : 0, end = is_row ? matrix.offsets[row + 1] : 0;
-    double sum = begin < end ? sums[(u64)vector * matrix.nodes + matrix.ranks[row]] : 0.0;
+    const double* const of_vector = carries + (u64)vector * rows.chunks;
+    const u32 begin = row.begin, end = row.end;
+    double sum = begin < end ? sums[(u64)vector * rows.nodes + row.rank] : 0.0;
     const u32 first = begin / SPMV_CHUNK, last = end / SPMV_CHUNK;
     const bool is_long = last - first > LANE_CHUNKS;
     if (!is_long) {
@@ -384,16 +452,20 @@ static __device__ void update_rows(u32 nodes, u32 width, const IterationState* s
     finish_vectors(width, states, block_sums, blocks_done, finish);
 }
 
-// Calls `update(node, vector, sum)` for every node and vector that is not done, with the sum of the row; otherwise as
-// update_rows.
+// Calls `update(node, vector, loaded, sum)` for every node and vector that is not done, with the sum of the row and with
+// what `update.load(node, vector)` has returned, which is called before the sum is read, so that the two do not wait for
+// each other; otherwise as update_rows.
 template <class Update, class Finish>
-static __device__ void update_nodes(const Matrix& matrix, u32 width, const IterationState* states, const double* sums,
+static __device__ void update_nodes(const Rows& rows, u32 width, const IterationState* states, const double* sums,
     const double* carries, double2* block_sums, u32* blocks_done, const Update& update, const Finish& finish) {
     const auto update_row = [&](u64 row, u32 vector) {
-        const double sum = row_sum(matrix, row, vector, sums, carries);
-        return row < matrix.nodes ? update((u32)row, vector, sum) : make_double2(0.0, 0.0);
+        const RowBounds bounds = row_bounds(rows, row);
+        typename Update::Loaded loaded = {};
+        if (row < rows.nodes) loaded = update.load((u32)row, vector);
+        const double sum = row_sum(rows, bounds, vector, sums, carries);
+        return row < rows.nodes ? update((u32)row, vector, loaded, sum) : make_double2(0.0, 0.0);
     };
-    update_rows(matrix.nodes, width, states, block_sums, blocks_done, update_row, finish);
+    update_rows(rows.nodes, width, states, block_sums, blocks_done, update_row, finish);
 }
 
 #endif

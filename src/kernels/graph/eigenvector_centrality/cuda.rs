@@ -12,8 +12,8 @@ pub(super) static MODULE: Module = Module::embedded(device_code!("graph/eigenvec
 
 /// Bytes that a run holds on the device.
 pub(super) fn device_memory(nodes: u64, arcs: u64) -> u64 {
-    // Offsets, columns, and three vectors.
-    let arrays = nodes.saturating_mul(4 + 24).saturating_add(arcs.saturating_mul(4));
+    // Offsets both ways, columns, and the scores.
+    let arrays = nodes.saturating_mul(8 + 8).saturating_add(arcs.saturating_mul(4));
     arrays.saturating_add(spmv_cuda::device_memory(nodes, arcs, 1))
 }
 
@@ -23,23 +23,23 @@ pub(super) fn scores(
     limits: Limits,
     cuda: &mut LaunchContext<'_>,
 ) -> Result<EigenvectorCentralityOutput, KernelError> {
-    let matrix = Matrix::new(graph.predecessors(), &MODULE, cuda)?;
+    let matrix = Matrix::new(graph, limits.max_iterations, &MODULE, cuda)?;
     let products = Products::new(&matrix, 1, cuda)?;
     let nodes = graph.num_nodes();
-    let (values, contributions) = (cuda.alloc::<f64>(nodes)?, [cuda.alloc::<f64>(nodes)?, cuda.alloc(nodes)?]);
+    let (values, contributions) = (cuda.alloc::<f64>(nodes)?, matrix.contributions(1, cuda)?);
     let norm = cuda.alloc::<f64>(1)?;
-    let uniform = 1.0 / nodes as f64;
-    let start: [&dyn Arg; 4] = [&matrix.nodes, &uniform, &values, &contributions[0]];
-    cuda.launch(&MODULE, "eigenvector_start", matrix.over_nodes(), &start)?;
     let limits = [limits];
     let iterations = IterationsOnDevice::new(&limits, contributions, cuda)?;
-    let convergences = iterations.run(&MODULE, &matrix, &products, cuda, |buffers, cuda| {
+    let uniform = 1.0 / nodes as f64;
+    let start: [&dyn Arg; 5] = [&matrix.nodes, &uniform, &matrix.places, &values, &contributions[0]];
+    cuda.launch(&MODULE, "eigenvector_start", matrix.over_nodes(), &start)?;
+    let convergences = iterations.run(&matrix, &products, cuda, |buffers, cuda| {
         let Products { block_sums, blocks_done, .. } = &products;
         let mut update = matrix.update_args(&products, &1_u32);
         update.extend([buffers.states as &dyn Arg, &values, &norm, block_sums, blocks_done]);
         cuda.launch(&MODULE, "eigenvector_update", matrix.over_nodes(), &update)?;
-        let normalize: [&dyn Arg; 9] =
-            [&matrix.nodes, &1_u32, buffers.states, &norm, buffers.from, &values, buffers.to, block_sums, blocks_done];
+        let mut normalize: Vec<&dyn Arg> = vec![&matrix.nodes, &1_u32, &matrix.places, buffers.states, &norm];
+        normalize.extend([buffers.from as &dyn Arg, &values, buffers.to, block_sums, blocks_done]);
         cuda.launch(&MODULE, "eigenvector_normalize", matrix.over_nodes(), &normalize)
     })?;
     let [convergence] = convergences[..] else { unreachable!("one vector is iterated") };

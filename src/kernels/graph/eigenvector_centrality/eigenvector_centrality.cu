@@ -1,46 +1,57 @@
 // Eigenvector centrality by power iteration. spmv.cuh has the sums over predecessors.
 //
-// Element `node` of `from` is the node's score; the last product is in `values`, and then the next scores are in `to`
-// and in `values`. `norm` has the Euclidean norm of the last product.
+// The score of a node is at places[node] of `from`. The last product is in `values`, by node, and then the next scores are
+// in `to` and in `values`. `norm` has the Euclidean norm of the last product.
 //
-// Host algorithm: the ranks of rows and chunks, and eigenvector_start; then, until the vector is done, spmv_multiply,
+// Host algorithm: the ranks of rows and chunks, and eigenvector_start; then, until the vector is done, spmv_multiply_1,
 // eigenvector_update and eigenvector_normalize, with `from` and `to` swapped after these three. Further launches do
 // nothing.
 
 #include "spmv.cuh"
 
 // Fills the scores that iterations begin with. Any grid.
-extern "C" __global__ void SPMV eigenvector_start(u32 nodes, double uniform, double* values, double* from) {
+extern "C" __global__ void SPMV eigenvector_start(
+    u32 nodes, double uniform, const u32* places, double* values, double* from) {
     for (u32 node = blockIdx.x * SPMV_THREADS + threadIdx.x; node < nodes; node += gridDim.x * SPMV_THREADS) {
         values[node] = uniform;
-        from[node] = uniform;
+        from[places[node]] = uniform;
     }
 }
 
-// Multiplies by the adjacency matrix plus the identity.
-extern "C" __global__ void SPMV eigenvector_update(u32 nodes, u32 chunks, u32 width, const u32* offsets,
-    const u32* row_ranks, const double* sums, const double* carries, const IterationState* states, double* values,
-    double* norm, double2* block_sums, u32* blocks_done) {
-    const Matrix matrix = {nodes, chunks, offsets, nullptr, row_ranks, nullptr, nullptr};
-    const auto update = [=](u32 node, u32, double sum) {
-        const double value = values[node] + sum;
+// Adds the node's own score, for the identity.
+struct UpdateProduct {
+    typedef double Loaded;
+    double* values;
+
+    __device__ double load(u32 node, u32) const { return values[node]; }
+
+    __device__ double2 operator()(u32 node, u32, double score, double sum) const {
+        const double value = score + sum;
         values[node] = value;
         return make_double2(value * value, 0.0);
-    };
+    }
+};
+
+// Multiplies by the adjacency matrix plus the identity.
+extern "C" __global__ void SPMV eigenvector_update(u32 nodes, u32 chunks, u32 slots, u32 width, const u32* offsets,
+    const u32* row_ranks, const u32* places, const double* sums, const double* carries, const IterationState* states,
+    double* values, double* norm, double2* block_sums, u32* blocks_done) {
+    const Rows rows = {nodes, chunks, offsets, row_ranks};
     const auto finish = [=](u32, double2 sums) { *norm = sqrt(sums.x); };
-    update_nodes(matrix, width, states, sums, carries, block_sums, blocks_done, update, finish);
+    update_nodes(rows, width, states, sums, carries, block_sums, blocks_done, UpdateProduct{values}, finish);
 }
 
 // Divides by the norm, and ends the iteration.
-extern "C" __global__ void SPMV eigenvector_normalize(u32 nodes, u32 width, IterationState* states, const double* norm,
-    const double* from, double* values, double* to, double2* block_sums, u32* blocks_done) {
+extern "C" __global__ void SPMV eigenvector_normalize(u32 nodes, u32 width, const u32* places, IterationState* states,
+    const double* norm, const double* from, double* values, double* to, double2* block_sums, u32* blocks_done) {
     const double of_product = *norm;
     const auto update = [=](u64 node, u32) {
         if (node >= nodes) return make_double2(0.0, 0.0);
         const double score = values[node] / of_product;
+        const u32 place = places[node];
         values[node] = score;
-        to[node] = score;
-        return make_double2(fabs(score - from[node]), 0.0);
+        to[place] = score;
+        return make_double2(fabs(score - from[place]), 0.0);
     };
     const auto finish = [=](u32 vector, double2 sums) { states[vector].end_iteration(sums.x); };
     update_rows(nodes, width, states, block_sums, blocks_done, update, finish);

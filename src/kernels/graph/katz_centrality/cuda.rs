@@ -11,8 +11,8 @@ pub(super) static MODULE: Module = Module::embedded(device_code!("graph/katz-cen
 
 /// Bytes that a run holds on the device.
 pub(super) fn device_memory(nodes: u64, arcs: u64) -> u64 {
-    // Offsets, columns, and four vectors.
-    let arrays = nodes.saturating_mul(4 + 32).saturating_add(arcs.saturating_mul(4));
+    // Offsets both ways, columns, scores and betas.
+    let arrays = nodes.saturating_mul(8 + 16).saturating_add(arcs.saturating_mul(4));
     arrays.saturating_add(spmv_cuda::device_memory(nodes, arcs, 1))
 }
 
@@ -23,15 +23,15 @@ pub(super) fn scores(
     input: &KatzCentralityInput,
     cuda: &mut LaunchContext<'_>,
 ) -> Result<KatzCentralityOutput, KernelError> {
-    let matrix = Matrix::new(graph.predecessors(), &MODULE, cuda)?;
+    let matrix = Matrix::new(graph, input.max_iterations, &MODULE, cuda)?;
     let products = Products::new(&matrix, 1, cuda)?;
     let nodes = graph.num_nodes();
     let (betas, values) = (cuda.upload(betas)?, cuda.zeroed::<f64>(nodes)?);
-    let contributions = [cuda.zeroed::<f64>(nodes)?, cuda.alloc(nodes)?];
+    let contributions = matrix.contributions(1, cuda)?;
     let squares = cuda.alloc::<f64>(1)?;
     let limits = [input.limits(graph)];
     let iterations = IterationsOnDevice::new(&limits, contributions, cuda)?;
-    let convergences = iterations.run(&MODULE, &matrix, &products, cuda, |buffers, cuda| {
+    let convergences = iterations.run(&matrix, &products, cuda, |buffers, cuda| {
         let Products { block_sums, blocks_done, .. } = &products;
         let mut update = matrix.update_args(&products, &1_u32);
         update.extend([buffers.states as &dyn Arg, &input.alpha, &betas, &values, buffers.to, &squares]);

@@ -1,30 +1,47 @@
 // Katz centrality by power iteration. spmv.cuh has the sums over predecessors.
 //
-// Element `node` of `values` is the node's score, as is that of `from` before an iteration and that of `to` after it.
-// `squares` has the sum of the squares of the scores. The scores are 0 in the beginning.
+// Element `node` of `values` is the node's score, as is places[node] of `from` before an iteration and that of `to` after
+// it. `squares` has the sum of the squares of the scores. The scores are 0 in the beginning.
 //
-// Host algorithm: the ranks of rows and chunks; then, until the vector is done, spmv_multiply and katz_update, with
+// Host algorithm: the ranks of rows and chunks; then, until the vector is done, spmv_multiply_1 and katz_update, with
 // `from` and `to` swapped after each pair; then katz_normalize, if scores are to be normalized. Further launches of the
 // former two do nothing.
 
 #include "spmv.cuh"
 
-extern "C" __global__ void SPMV katz_update(u32 nodes, u32 chunks, u32 width, const u32* offsets, const u32* row_ranks,
-    const double* sums, const double* carries, IterationState* states, double alpha, const double* betas,
-    double* values, double* to, double* squares, double2* block_sums, u32* blocks_done) {
-    const Matrix matrix = {nodes, chunks, offsets, nullptr, row_ranks, nullptr, nullptr};
-    const auto update = [=](u32 node, u32, double sum) {
-        const double score = alpha * sum + betas[node];
-        const double difference = fabs(score - values[node]);
-        values[node] = score;
-        to[node] = score;
-        return make_double2(difference, score * score);
+struct UpdateScore {
+    double alpha;
+    const double* betas;
+    const u32* places;
+    double* values;
+    double* to;
+
+    struct Loaded {
+        double old, beta;
+        u32 place;
     };
+
+    __device__ Loaded load(u32 node, u32) const { return {values[node], betas[node], places[node]}; }
+
+    __device__ double2 operator()(u32 node, u32, const Loaded& loaded, double sum) const {
+        const double score = alpha * sum + loaded.beta;
+        values[node] = score;
+        to[loaded.place] = score;
+        return make_double2(fabs(score - loaded.old), score * score);
+    }
+};
+
+extern "C" __global__ void SPMV katz_update(u32 nodes, u32 chunks, u32 slots, u32 width, const u32* offsets,
+    const u32* row_ranks, const u32* places, const double* sums, const double* carries, IterationState* states,
+    double alpha, const double* betas, double* values, double* to, double* squares, double2* block_sums,
+    u32* blocks_done) {
+    const Rows rows = {nodes, chunks, offsets, row_ranks};
+    const UpdateScore update = {alpha, betas, places, values, to};
     const auto finish = [=](u32 vector, double2 sums) {
         states[vector].end_iteration(sums.x);
         *squares = sums.y;
     };
-    update_nodes(matrix, width, states, sums, carries, block_sums, blocks_done, update, finish);
+    update_nodes(rows, width, states, sums, carries, block_sums, blocks_done, update, finish);
 }
 
 // Divides the scores by their norm, unless that is 0. Any grid.

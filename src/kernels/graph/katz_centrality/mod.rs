@@ -198,7 +198,7 @@ impl Kernel for KatzCentrality {
 
     #[cfg(feature = "cuda")]
     fn modules(&self) -> Vec<&'static crate::cuda::Module> {
-        vec![&cuda::MODULE]
+        vec![&cuda::MODULE, &crate::kernels::device::radix_sort::MODULE]
     }
 
     #[cfg(feature = "cuda")]

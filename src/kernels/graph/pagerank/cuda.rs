@@ -5,14 +5,14 @@ use super::{PowerIteration, Ranks};
 use crate::cuda::{Arg, DeviceBuffer, Module, device_code};
 use crate::kernels::graph::csr::CsrGraph;
 use crate::kernels::graph::power_iteration::Limits;
-use crate::kernels::graph::power_iteration_cuda::{IterationsOnDevice, MAX_QUEUED_PRODUCTS};
+use crate::kernels::graph::power_iteration_cuda::IterationsOnDevice;
 use crate::kernels::graph::spmv_cuda::{self, Matrix, Products};
 use crate::service::{Buffer, KernelError, LaunchContext};
 
 pub(super) static MODULE: Module = Module::embedded(device_code!("graph/pagerank"));
 
 /// The most score vectors that go through the graph together.
-const MAX_WIDTH: u64 = 8;
+const MAX_WIDTH: usize = 8;
 
 /// `UNIFORM` and `DENSE` of `pagerank.cu`.
 const UNIFORM: u32 = u32::MAX;
@@ -20,18 +20,12 @@ const DENSE: u32 = u32::MAX - 1;
 /// The 64-bit words of its `Vector`.
 const VECTOR_WORDS: usize = 3;
 
-/// The most vectors that go through a graph with this many arcs together.
-fn max_width(arcs: u64) -> u64 {
-    (MAX_QUEUED_PRODUCTS / arcs.max(1)).clamp(1, MAX_WIDTH)
-}
-
 /// Bytes that a run with `vectors` score vectors holds on the device, `dense` of which have weights of their own.
 pub(super) fn device_memory(nodes: u64, arcs: u64, vectors: u64, dense: u64) -> u64 {
-    let width = vectors.min(max_width(arcs));
-    // Ranks and two arrays of contributions. All vectors of a pass have weights where one has, and those of every pass
-    // stay.
+    let width = vectors.min(MAX_WIDTH as u64);
+    // Ranks. All vectors of a pass have weights where one has, and those of every pass stay.
     let weights = vectors.min(dense.saturating_mul(width));
-    let state = nodes.saturating_mul(width.saturating_mul(24).saturating_add(weights.saturating_mul(8)));
+    let state = nodes.saturating_mul(width.saturating_mul(8).saturating_add(weights.saturating_mul(8)));
     // Rows and columns, and the out-degrees and their inverses.
     let graph = nodes.saturating_mul(4).saturating_add(arcs).saturating_mul(4);
     state.saturating_add(graph).saturating_add(spmv_cuda::device_memory(nodes, arcs, width))
@@ -43,15 +37,15 @@ pub(super) fn ranks(
     iterations: &[PowerIteration<'_>],
     cuda: &mut LaunchContext<'_>,
 ) -> Result<Vec<Ranks>, KernelError> {
-    let matrix = Matrix::new(graph.predecessors(), &MODULE, cuda)?;
+    let max_iterations = iterations.iter().map(|iteration| iteration.limits.max_iterations).max().unwrap_or(0);
+    let matrix = Matrix::new(graph, max_iterations, &MODULE, cuda)?;
     let out_offsets = cuda.input(graph.successors().row_offsets())?;
     cuda.context().set_steps(iterations.len() as u64);
     let mut ranks = Vec::with_capacity(iterations.len());
-    let max_width = max_width(graph.num_arcs() as u64) as usize;
-    let width = iterations.len().min(max_width);
-    let vectors = Vectors::new(matrix.nodes as usize, width, out_offsets, cuda)?;
+    let width = iterations.len().min(MAX_WIDTH);
+    let vectors = Vectors::new(&matrix, width, out_offsets, cuda)?;
     let products = Products::new(&matrix, width, cuda)?;
-    for iterations in iterations.chunks(max_width) {
+    for iterations in iterations.chunks(MAX_WIDTH) {
         ranks.extend(run_pass(&matrix, &vectors, &products, iterations, cuda)?);
         cuda.context().advance(iterations.len() as u64);
     }
@@ -69,14 +63,14 @@ struct Vectors {
 
 impl Vectors {
     fn new(
-        nodes: usize,
+        matrix: &Matrix,
         width: usize,
         out_offsets: DeviceBuffer<u32>,
         cuda: &mut LaunchContext<'_>,
     ) -> Result<Self, KernelError> {
-        let len = nodes * width;
-        let contributions = [cuda.alloc(len)?, cuda.alloc(len)?];
-        Ok(Self { out_offsets, inverse_degrees: cuda.alloc(nodes)?, ranks: cuda.alloc(len)?, contributions })
+        let nodes = matrix.nodes as usize;
+        let contributions = matrix.contributions(width, cuda)?;
+        Ok(Self { out_offsets, inverse_degrees: cuda.alloc(nodes)?, ranks: cuda.alloc(nodes * width)?, contributions })
     }
 }
 
@@ -96,10 +90,12 @@ fn run_pass(
     let on_device = IterationsOnDevice::new(&limits, *contributions, cuda)?;
 
     let from = &contributions[0];
-    let start: [&dyn Arg; 11] = [
+    let start: [&dyn Arg; 13] = [
         &nodes,
+        &matrix.slots,
         &width,
         &uniform,
+        &matrix.places,
         out_offsets,
         inverse_degrees,
         &on_device.states,
@@ -110,11 +106,10 @@ fn run_pass(
         blocks_done,
     ];
     cuda.launch(&MODULE, "pagerank_start", matrix.over_nodes(), &start)?;
-    let convergences = on_device.run(&MODULE, matrix, products, cuda, |buffers, cuda| {
+    let convergences = on_device.run(matrix, products, cuda, |buffers, cuda| {
         let mut update = matrix.update_args(products, &width);
-        update.insert(3, &uniform);
-        update.extend([inverse_degrees as &dyn Arg, &weights, buffers.states, &parameters, ranks, buffers.to]);
-        update.extend([block_sums as &dyn Arg, blocks_done]);
+        update.extend([&uniform as &dyn Arg, inverse_degrees, &weights, buffers.states, &parameters, ranks]);
+        update.extend([buffers.to as &dyn Arg, block_sums, blocks_done]);
         cuda.launch(&MODULE, "pagerank_update", matrix.over_nodes(), &update)
     })?;
     let used = ranks.slice(..nodes as usize * iterations.len());

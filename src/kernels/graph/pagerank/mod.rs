@@ -26,8 +26,8 @@
 //! takes time linear in arcs and nodes, and memory of 24 bytes for each node and vector. All arithmetic is in `f64`.
 //! Scores have the same bits on every run of a backend, and whatever requests share the run.
 //!
-//! Requests on the same graph [share a run](crate::backends::batched): the graph is loaded once, and on CUDA up to
-//! eight vectors go through it in one pass.
+//! Requests on the same graph [share a run](crate::backends::batched): the graph is loaded once, and on CUDA two
+//! vectors go through it in one pass.
 //!
 //! # Errors
 //! An invalid graph, an option out of its range, weights that are negative, not finite or all 0, or a node that is not
@@ -183,7 +183,7 @@ impl Kernel for PageRank {
 
     #[cfg(feature = "cuda")]
     fn modules(&self) -> Vec<&'static crate::cuda::Module> {
-        vec![&cuda::MODULE]
+        vec![&cuda::MODULE, &crate::kernels::device::radix_sort::MODULE]
     }
 
     #[cfg(feature = "cuda")]

@@ -1,11 +1,12 @@
 // PageRank by power iteration, several vectors at once. spmv.cuh has the sums over predecessors.
 //
-// Element `node` of vector v is ranks[v * nodes + node]. Its contribution to each of its successors, rank / out-degree
-// and 0 for a node without successors, is contributions[node * width + v]; an iteration reads those of `from` and
-// writes those of `to`. `inverse_degrees` has 1 / out-degree, or 0.
+// Element `node` of vector v is ranks[v * nodes + node]. Its contribution to each of its successors is rank / out-degree,
+// and 0 for a node without successors, at places[node] of the vector's Contributions; an iteration reads those of `from`
+// and writes those of `to`. `inverse_degrees` has 1 / out-degree, or 0.
 //
-// Host algorithm: the ranks of rows and chunks, and pagerank_start; then, until all vectors are done, spmv_multiply and
-// pagerank_update, with `from` and `to` swapped after each pair. Further launches do nothing to a vector that is done.
+// Host algorithm: the ranks of rows and chunks, and pagerank_start; then, until all vectors are done, spmv_multiply_1 or
+// _2 and pagerank_update, with `from` and `to` swapped after each update. Further launches do nothing to a vector that is
+// done.
 
 #include "spmv.cuh"
 
@@ -21,7 +22,9 @@ struct Vector {
 };
 
 struct UpdateRank {
-    u32 nodes, width;
+    u32 nodes;
+    Contributions contributions;
+    const u32* places;
     double uniform; // 1 / nodes
     const double* inverse_degrees;
     const double* weights; // weights[node * width + v], of vectors that are DENSE
@@ -31,29 +34,36 @@ struct UpdateRank {
 
     __device__ double weight(u32 seed, u32 node, u32 vector) const {
         if (seed == UNIFORM) return uniform;
-        if (seed == DENSE) return weights[(u64)node * width + vector];
+        if (seed == DENSE) return weights[(u64)node * contributions.width + vector];
         return seed == node ? 1.0 : 0.0;
     }
 
-    __device__ double2 operator()(u32 node, u32 vector, double sum) const {
+    struct Loaded {
+        double old, inverse_degree;
+        u32 place;
+    };
+
+    __device__ Loaded load(u32 node, u32 vector) const {
+        return {ranks[(u64)vector * nodes + node], inverse_degrees[node], places[node]};
+    }
+
+    __device__ double2 operator()(u32 node, u32 vector, const Loaded& loaded, double sum) const {
         const Vector& parameters = vectors[vector];
         const double share = weight(parameters.seed, node, vector);
         const double damping = parameters.damping;
         const double rank = damping * (sum + parameters.dangling * share) + (1.0 - damping) * share;
-        double* const old = ranks + (u64)vector * nodes + node;
-        const double difference = fabs(rank - *old);
-        *old = rank;
-        const double inverse_degree = inverse_degrees[node];
-        to[(u64)node * width + vector] = rank * inverse_degree;
-        return make_double2(inverse_degree > 0.0 ? 0.0 : rank, difference);
+        ranks[(u64)vector * nodes + node] = rank;
+        to[contributions.index(loaded.place, vector)] = rank * loaded.inverse_degree;
+        return make_double2(loaded.inverse_degree > 0.0 ? 0.0 : rank, fabs(rank - loaded.old));
     }
 };
 
 // Fills inverse_degrees, and the uniform ranks that iterations begin with. Any grid.
-extern "C" __global__ void SPMV pagerank_start(u32 nodes, u32 width, double uniform, const u32* out_offsets,
-    double* inverse_degrees, const IterationState* states, Vector* vectors, double* ranks, double* from,
+extern "C" __global__ void SPMV pagerank_start(u32 nodes, u32 slots, u32 width, double uniform, const u32* places,
+    const u32* out_offsets, double* inverse_degrees, const IterationState* states, Vector* vectors, double* ranks, double* from,
     double2* block_sums, u32* blocks_done) {
     __shared__ double2 warp_sums[SPMV_WARPS];
+    const Contributions contributions = {slots, width};
     double2 dangling = make_double2(0.0, 0.0);
     for (u32 node = blockIdx.x * SPMV_THREADS + threadIdx.x; node < nodes; node += gridDim.x * SPMV_THREADS) {
         const u32 degree = out_offsets[node + 1] - out_offsets[node];
@@ -61,7 +71,7 @@ extern "C" __global__ void SPMV pagerank_start(u32 nodes, u32 width, double unif
         inverse_degrees[node] = inverse_degree;
         for (u32 vector = 0; vector < width; vector++) {
             ranks[(u64)vector * nodes + node] = uniform;
-            from[(u64)node * width + vector] = uniform * inverse_degree;
+            from[contributions.index(places[node], vector)] = uniform * inverse_degree;
         }
         dangling.x += degree > 0 ? 0.0 : 1.0; // a count, which is exact
     }
@@ -74,15 +84,15 @@ extern "C" __global__ void SPMV pagerank_start(u32 nodes, u32 width, double unif
     });
 }
 
-extern "C" __global__ void SPMV pagerank_update(u32 nodes, u32 chunks, u32 width, double uniform, const u32* offsets,
-    const u32* row_ranks, const double* sums, const double* carries, const double* inverse_degrees,
-    const double* weights, IterationState* states, Vector* vectors, double* ranks, double* to, double2* block_sums,
-    u32* blocks_done) {
-    const Matrix matrix = {nodes, chunks, offsets, nullptr, row_ranks, nullptr, nullptr};
-    const UpdateRank update = {nodes, width, uniform, inverse_degrees, weights, vectors, ranks, to};
+extern "C" __global__ void SPMV pagerank_update(u32 nodes, u32 chunks, u32 slots, u32 width, const u32* offsets,
+    const u32* row_ranks, const u32* places, const double* sums, const double* carries, double uniform,
+    const double* inverse_degrees, const double* weights, IterationState* states, Vector* vectors, double* ranks,
+    double* to, double2* block_sums, u32* blocks_done) {
+    const Rows rows = {nodes, chunks, offsets, row_ranks};
+    const UpdateRank update = {nodes, {slots, width}, places, uniform, inverse_degrees, weights, vectors, ranks, to};
     const auto finish = [=](u32 vector, double2 sums) {
         vectors[vector].dangling = sums.x;
         states[vector].end_iteration(sums.y);
     };
-    update_nodes(matrix, width, states, sums, carries, block_sums, blocks_done, update, finish);
+    update_nodes(rows, width, states, sums, carries, block_sums, blocks_done, update, finish);
 }

@@ -3,6 +3,7 @@
 use std::f64::consts::LN_2;
 
 use super::Metric;
+use super::rows::Row;
 use crate::kernels::graph::cancel_check::{CancelCheck, INTERVAL};
 use crate::service::KernelError;
 
@@ -24,14 +25,24 @@ impl Metric {
     ///
     /// # Errors
     /// Those of the check, which is made as often as it takes.
-    pub(super) fn distance(self, a: &[f64], b: &[f64], cancel_check: &mut CancelCheck<'_>) -> Result<f64, KernelError> {
+    pub(super) fn distance(
+        self,
+        a: Row<'_>,
+        b: Row<'_>,
+        cancel_check: &mut CancelCheck<'_>,
+    ) -> Result<f64, KernelError> {
         let mut sum = 0.0;
-        for (a, b) in a.chunks(INTERVAL).zip(b.chunks(INTERVAL)) {
-            cancel_check.spend(a.len())?;
-            let bins = a.iter().zip(b);
+        for start in (0..a.values.len()).step_by(INTERVAL) {
+            let bins = start..a.values.len().min(start + INTERVAL);
+            cancel_check.spend(bins.len())?;
+            let values = a.values[bins.clone()].iter().zip(&b.values[bins.clone()]);
             sum += match self {
-                Self::Jsd => bins.map(|(&p, &q)| divergence(p, q)).sum::<f64>(),
-                Self::Wasserstein => bins.map(|(&p, &q)| (p - q).abs()).sum(),
+                Self::Jsd => {
+                    let logarithms = a.logarithms[bins.clone()].iter().zip(&b.logarithms[bins]);
+                    let terms = values.zip(logarithms);
+                    terms.map(|((&p, &q), (&ln_p, &ln_q))| divergence([p, ln_p], [q, ln_q])).sum::<f64>()
+                }
+                Self::Wasserstein => values.map(|(&p, &q)| (p - q).abs()).sum(),
             };
         }
         Ok(self.distance_of_sum(sum))
@@ -55,32 +66,36 @@ impl Metric {
     }
 }
 
-/// What a bin adds to four times the Jensen-Shannon divergence in nats: `(p + q) ((1 + d) ln(1 + d) + (1 - d) ln(1 - d))`
-/// where `d = (p - q) / (p + q)`. It is not negative, and 0 only if the two are equal. `value_similarity.cu` has the same.
-fn divergence(p: f64, q: f64) -> f64 {
-    let sum = p + q;
-    if sum == 0.0 {
+/// What a bin adds to four times the Jensen-Shannon divergence in nats, from its share of each distribution and the
+/// logarithm of that: `(p + q) ((1 + d) ln(1 + d) + (1 - d) ln(1 - d))` where `d = |p - q| / (p + q)`. It is not negative,
+/// and 0 only if the two are equal. `value_similarity.cu` has the same.
+fn divergence([p, ln_p]: [f64; 2], [q, ln_q]: [f64; 2]) -> f64 {
+    let (sum, difference) = (p + q, (p - q).abs());
+    if difference > SERIES_BOUND * sum {
+        // 1 + d and 1 - d are 2 p / sum and 2 q / sum. Both logarithms are of a size that leaves no room for cancellation.
+        return 2.0 * (p * ln_p + q * ln_q - sum * (sum.ln() - LN_2));
+    }
+    if difference == 0.0 {
         return 0.0;
     }
-    let d = (p - q).abs() / sum;
-    if d <= SERIES_BOUND {
-        let square = d * d;
-        return sum * square * SERIES.iter().rev().fold(0.0, |value, coefficient| value * square + coefficient);
-    }
-    // Where one is 0 the limit of its term is 0.
-    let (more, less) = (1.0 + d, 1.0 - d);
-    let of_less = if less > 0.0 { less * less.ln() } else { 0.0 };
-    sum * (more * more.ln() + of_less)
+    let d = difference / sum;
+    let square = d * d;
+    sum * square * SERIES.iter().rev().fold(0.0, |value, coefficient| value * square + coefficient)
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::rows::logarithm;
     use super::*;
     use crate::service::RunContext;
 
     #[test]
     fn the_series_continues_the_logarithms() {
-        let at = |d: f64| divergence(0.5 * (1.0 + d), 0.5 * (1.0 - d));
+        let at = |d: f64| {
+            let shares = [0.5 * (1.0 + d), 0.5 * (1.0 - d)];
+            let [p, q] = shares.map(|share| [share, share.ln()]);
+            divergence(p, q)
+        };
         for d in [SERIES_BOUND * 0.999_999, SERIES_BOUND * 1.000_001, 0.1, 0.01] {
             let direct = (1.0 + d) * d.ln_1p() + (1.0 - d) * (-d).ln_1p();
             assert!((at(d) - direct).abs() < 1e-15, "{d}: {} {direct}", at(d));

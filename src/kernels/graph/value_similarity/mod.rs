@@ -29,9 +29,10 @@
 //! probability distributions on the line* (1974).
 //!
 //! A pair takes time linear in the bins, and all arithmetic is in `f64`. The divergence is a sum of terms that are not
-//! negative, each computed from the difference of two bins, so that also the distances of nearly equal distributions
-//! have a small relative error. On CUDA, tiles of all pairs are compared and only those that may be among the first are
-//! stored; given pairs are compared on the CPU, which is done with them before their distributions would be on a device.
+//! negative, and those of nearly equal bins are computed from their difference, so that also the distances of nearly
+//! equal distributions have a small relative error. On CUDA, tiles of all pairs are compared, and only those that may be
+//! among the first are stored. Given pairs are compared on the CPU, which is done with them before their distributions
+//! would be on a device.
 //!
 //! # Errors
 //! A histogram with a number that is negative or not finite, or with a sum of 0; lengths that do not fit; edges that are
@@ -180,16 +181,6 @@ impl ValueSimilarityInput {
             matching_pairs,
         }
     }
-
-    /// Compares the given pairs.
-    fn compare(
-        &self,
-        pairs: &[[u32; 2]],
-        rows: &Rows,
-        context: &RunContext<'_>,
-    ) -> Result<ValueSimilarityOutput, KernelError> {
-        Ok(self.output(&all_pairs::compare(rows, self.metric, pairs, context)?, pairs.len() as u64))
-    }
 }
 
 impl Kernel for ValueSimilarity {
@@ -238,7 +229,8 @@ impl Kernel for ValueSimilarity {
         let values = input.distributions.array_len().unwrap_or(0) as u64;
         Some(Footprint {
             output: returned.saturating_mul(24).saturating_add(8),
-            scratch: Footprint::of_array::<f64>(values).saturating_add(selection::scratch_bytes(returned)),
+            // The shares and their logarithms.
+            scratch: Footprint::of_array::<[f64; 2]>(values).saturating_add(selection::scratch_bytes(returned)),
         })
     }
 
@@ -247,9 +239,9 @@ impl Kernel for ValueSimilarity {
         input: &ValueSimilarityInput,
         context: &RunContext<'_>,
     ) -> Result<ValueSimilarityOutput, KernelError> {
-        let rows = Rows::new(input, context)?;
+        let rows = Rows::new(input, context)?.with_logarithms(input.metric, context)?;
         if let Some(pairs) = &input.pairs {
-            return input.compare(pairs, &rows, context);
+            return Ok(input.output(&all_pairs::compare(&rows, input.metric, pairs, context)?, pairs.len() as u64));
         }
         let selection = all_pairs::search(&rows, input.metric, input.wanted(), context)?;
         let matching_pairs = selection.matching_pairs;
@@ -267,10 +259,10 @@ impl Kernel for ValueSimilarity {
         input: &ValueSimilarityInput,
         cuda: &mut LaunchContext<'_>,
     ) -> Result<ValueSimilarityOutput, KernelError> {
-        let rows = Rows::new(input, cuda.context())?;
-        if let Some(pairs) = &input.pairs {
-            return input.compare(pairs, &rows, cuda.context());
+        if input.pairs.is_some() {
+            return self.run_cpu(input, cuda.context());
         }
+        let rows = Rows::new(input, cuda.context())?;
         let selection = cuda::search(&rows, input.metric, input.wanted(), cuda)?;
         let matching_pairs = selection.matching_pairs;
         Ok(input.output(&selection.into_sorted(), matching_pairs))

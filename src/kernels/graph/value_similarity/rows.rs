@@ -16,8 +16,22 @@ const VALUES_PER_TASK: usize = 1 << 15;
 #[derive(Debug)]
 pub(super) struct Rows {
     values: Vec<f64>,
+    /// Those of the values, for the Jensen-Shannon distance; see [`logarithm`].
+    logarithms: Vec<f64>,
     width: usize,
     count: usize,
+}
+
+/// A row, and the logarithms of its values for the Jensen-Shannon distance.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Row<'a> {
+    pub(super) values: &'a [f64],
+    pub(super) logarithms: &'a [f64],
+}
+
+/// The logarithm of a share; 0 for that of 0, by which it is multiplied.
+pub(super) fn logarithm(share: f64) -> f64 {
+    if share > 0.0 { share.ln() } else { 0.0 }
 }
 
 impl Rows {
@@ -44,7 +58,21 @@ impl Rows {
             Metric::Jsd => bins,
             Metric::Wasserstein => bins - 1,
         };
-        Ok(Self { values, width, count })
+        Ok(Self { values, logarithms: Vec::new(), width, count })
+    }
+
+    /// Adds the logarithms, which the CPU code for the Jensen-Shannon distance needs.
+    ///
+    /// # Errors
+    /// Those of [`RunContext::check`].
+    pub(super) fn with_logarithms(mut self, metric: Metric, context: &RunContext<'_>) -> Result<Self, KernelError> {
+        if metric == Metric::Jsd {
+            let of_row = |values: &[f64], logarithms: &mut [f64]| {
+                logarithms.iter_mut().zip(values).for_each(|(to, &value)| *to = logarithm(value));
+            };
+            self.logarithms = map_rows(&self.values, self.width, self.width, context, of_row)?;
+        }
+        Ok(self)
     }
 
     /// How many rows there are.
@@ -63,8 +91,11 @@ impl Rows {
         &self.values
     }
 
-    pub(super) fn row(&self, row: usize) -> &[f64] {
-        &self.values[row * self.width..(row + 1) * self.width]
+    pub(super) fn row(&self, row: usize) -> Row<'_> {
+        let range = row * self.width..(row + 1) * self.width;
+        // There are none for the Wasserstein distance.
+        let logarithms = self.logarithms.get(range.clone()).unwrap_or(&[]);
+        Row { values: &self.values[range], logarithms }
     }
 }
 

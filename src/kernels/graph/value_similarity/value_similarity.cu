@@ -28,32 +28,32 @@ struct Found {
 
 // Below this relative difference of two bins a series is used.
 constexpr double SERIES_BOUND = 0.25;
+constexpr double LN_2 = 0.69314718055994530942;
 
 struct JensenShannon {
+    static constexpr bool HAS_LOGARITHMS = true;
+
     // What a bin adds to four times the divergence in nats; `divergence` of distance.rs is the same.
-    static __device__ double term(double p, double q) {
-        const double sum = p + q;
-        if (sum == 0.0) return 0.0;
-        const double d = fabs(p - q) / sum;
-        if (d <= SERIES_BOUND) {
-            const double square = d * d;
+    static __device__ double term(double p, double ln_p, double q, double ln_q) {
+        const double sum = p + q, difference = fabs(p - q);
+        if (difference <= SERIES_BOUND * sum) {
+            if (difference == 0.0) return 0.0;
+            const double d = difference / sum, square = d * d;
             double value = 1.0 / (12 * 23);
 #pragma unroll
             for (int k = 11; k >= 1; k--) value = value * square + 1.0 / (k * (2 * k - 1));
             return sum * square * value;
         }
-        const double more = 1.0 + d, less = 1.0 - d;
-        const double of_less = less > 0.0 ? less * log(less) : 0.0;
-        return sum * (more * log(more) + of_less);
+        return 2.0 * (p * ln_p + q * ln_q - sum * (log(sum) - LN_2));
     }
-    static __device__ double distance(double sum) {
-        return fmin(sqrt(sum / (4.0 * 0.69314718055994530942)), 1.0);
-    }
+    static __device__ double distance(double sum) { return fmin(sqrt(sum / (4.0 * LN_2)), 1.0); }
     static __device__ double similarity(double distance) { return 1.0 - distance; }
 };
 
 struct Wasserstein {
-    static __device__ double term(double p, double q) { return fabs(p - q); }
+    static constexpr bool HAS_LOGARITHMS = false;
+
+    static __device__ double term(double p, double, double q, double) { return fabs(p - q); }
     static __device__ double distance(double sum) { return sum; }
     static __device__ double similarity(double distance) { return 1.0 / (1.0 + distance); }
 };
@@ -68,22 +68,31 @@ struct Bound {
     }
 };
 
-// Copies BINS bins from `first_bin` on of the rows of a tile; 0 where there are none.
-static __device__ void load_tile(
-    double (*tile)[STRIDE], u32 count, u64 width, const double* rows, u32 first_row, u64 first_bin) {
+// Some bins of the rows of a tile, and their logarithms if the metric has them; that of 0 is 0, as it is multiplied by 0.
+template <class Metric> struct Tile {
+    double values[BINS][STRIDE];
+    double logarithms[Metric::HAS_LOGARITHMS ? BINS : 1][STRIDE];
+
+    // Copies BINS bins from `first_bin` on; 0 where there are none.
+    __device__ void load(u32 count, u64 width, const double* rows, u32 first_row, u64 first_bin) {
 #pragma unroll
-    for (u32 item = 0; item < TILE * BINS / THREADS; item++) {
-        const u32 index = item * THREADS + threadIdx.x;
-        const u32 row = index / BINS, bin = index % BINS;
-        const bool is_there = first_row + row < count && first_bin + bin < width;
-        tile[bin][row] = is_there ? rows[(u64)(first_row + row) * width + first_bin + bin] : 0.0;
+        for (u32 item = 0; item < TILE * BINS / THREADS; item++) {
+            const u32 index = item * THREADS + threadIdx.x;
+            const u32 row = index / BINS, bin = index % BINS;
+            const bool is_there = first_row + row < count && first_bin + bin < width;
+            const double value = is_there ? rows[(u64)(first_row + row) * width + first_bin + bin] : 0.0;
+            values[bin][row] = value;
+            if (Metric::HAS_LOGARITHMS) logarithms[bin][row] = value > 0.0 ? log(value) : 0.0;
+        }
     }
-}
+
+    __device__ double logarithm(u32 bin, u32 row) const { return Metric::HAS_LOGARITHMS ? logarithms[bin][row] : 0.0; }
+};
 
 template <class Metric>
 static __device__ void search_tile(u32 count, u64 width, const double* rows, u32 first_a, u32 first_b,
     double min_similarity, Bound bound, Found* found, double* distances, uint2* pairs, const volatile u32* cancel) {
-    __shared__ double tile_a[BINS][STRIDE], tile_b[BINS][STRIDE];
+    __shared__ Tile<Metric> tile_a, tile_b;
     first_a += blockIdx.y * TILE;
     first_b += blockIdx.x * TILE;
     // Nothing to do where no b is above an a.
@@ -93,21 +102,23 @@ static __device__ void search_tile(u32 count, u64 width, const double* rows, u32
     for (u64 bin = 0; bin < width; bin += BINS) {
         const bool is_cancelled = bin % BINS_PER_POLL == 0 && threadIdx.x == 0 && *cancel != 0;
         if (__syncthreads_or(is_cancelled)) return;
-        load_tile(tile_a, count, width, rows, first_a, bin);
-        load_tile(tile_b, count, width, rows, first_b, bin);
+        tile_a.load(count, width, rows, first_a, bin);
+        tile_b.load(count, width, rows, first_b, bin);
         __syncthreads();
 #pragma unroll 1
         for (u32 k = 0; k < BINS; k++) {
-            double p[PER_THREAD], q[PER_THREAD];
+            double p[PER_THREAD], ln_p[PER_THREAD], q[PER_THREAD], ln_q[PER_THREAD];
 #pragma unroll
             for (u32 i = 0; i < PER_THREAD; i++) {
-                p[i] = tile_a[k][y + i * SIDE];
-                q[i] = tile_b[k][x + i * SIDE];
+                p[i] = tile_a.values[k][y + i * SIDE];
+                ln_p[i] = tile_a.logarithm(k, y + i * SIDE);
+                q[i] = tile_b.values[k][x + i * SIDE];
+                ln_q[i] = tile_b.logarithm(k, x + i * SIDE);
             }
 #pragma unroll
             for (u32 i = 0; i < PER_THREAD; i++) {
 #pragma unroll
-                for (u32 j = 0; j < PER_THREAD; j++) sums[i][j] += Metric::term(p[i], q[j]);
+                for (u32 j = 0; j < PER_THREAD; j++) sums[i][j] += Metric::term(p[i], ln_p[i], q[j], ln_q[j]);
             }
         }
     }
