@@ -9,14 +9,14 @@ use tower_kernels::kernels::authoring::Precision;
 use tower_kernels::kernels::compliance::entity_resolution::{EntityResolutionInput, EntityResolutionOutput};
 use tower_kernels::kernels::compliance::names::{Entity, NameList, NameListDocument, Scorer};
 use tower_kernels::kernels::compliance::sanctions_screening::{SanctionsScreeningInput, SanctionsScreeningOutput};
-use tower_kernels::kernels::graph::eigenvector_centrality::{EigenvectorCentralityInput, EigenvectorCentralityOutput};
-use tower_kernels::kernels::graph::katz_centrality::{KatzCentralityInput, KatzCentralityOutput};
 use tower_kernels::kernels::core::segmented_aggregate::{Aggregate, SegmentedAggregateInput, SegmentedAggregateOutput};
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
 use tower_kernels::kernels::graph::connected_components::{ConnectedComponentsInput, ConnectedComponentsOutput};
 use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
+use tower_kernels::kernels::graph::eigenvector_centrality::{EigenvectorCentralityInput, EigenvectorCentralityOutput};
 use tower_kernels::kernels::graph::gnn_inference::{Aggregation, GnnInferenceInput, GnnInferenceOutput};
 use tower_kernels::kernels::graph::graph_attention::{GraphAttentionInput, GraphAttentionOutput, Variant};
+use tower_kernels::kernels::graph::katz_centrality::{KatzCentralityInput, KatzCentralityOutput};
 use tower_kernels::kernels::graph::label_propagation::{LabelPropagationInput, LabelPropagationOutput};
 use tower_kernels::kernels::graph::modularity_score::{ModularityScoreInput, ModularityScoreOutput};
 use tower_kernels::kernels::graph::pagerank::{PageRankInput, PageRankOutput};
@@ -816,7 +816,7 @@ fn weights(len: usize, seed: u64, root: f64) -> Vec<f32> {
     numbers(len, seed).into_iter().map(|value| ((2.0 * value - 1.0) / root) as f32).collect()
 }
 
-fn assert_near(cuda: &[f32], cpu: &[f32], name: &str) {
+fn assert_near_f32(cuda: &[f32], cpu: &[f32], name: &str) {
     assert_eq!(cuda.len(), cpu.len(), "{name}");
     let most = cpu.iter().fold(1.0_f32, |most, value| most.max(value.abs()));
     for (index, (a, b)) in cuda.iter().zip(cpu).enumerate() {
@@ -842,7 +842,7 @@ fn neural_networks_agree() {
                 ..GnnInferenceInput::from_edges(NODES as u64, edges.clone())
             };
             let (cuda, cpu) = both.run::<GnnInferenceOutput>("graph/gnn-inference", &Payload::typed(input));
-            assert_near(&cuda.embeddings, &cpu.embeddings, &format!("{sizes:?}, {aggregation:?}"));
+            assert_near_f32(&cuda.embeddings, &cpu.embeddings, &format!("{sizes:?}, {aggregation:?}"));
         }
     }
     for variant in [Variant::Gat, Variant::GatV2] {
@@ -861,8 +861,8 @@ fn neural_networks_agree() {
             };
             let (cuda, cpu) = both.run::<GraphAttentionOutput>("graph/graph-attention", &Payload::typed(input));
             let name = format!("{variant:?}, {num_heads} heads of {head_dim}");
-            assert_near(&cuda.embeddings, &cpu.embeddings, &name);
-            assert_near(&cuda.attention_weights, &cpu.attention_weights, &name);
+            assert_near_f32(&cuda.embeddings, &cpu.embeddings, &name);
+            assert_near_f32(&cuda.attention_weights, &cpu.attention_weights, &name);
             assert_eq!(cuda.attention_sources, cpu.attention_sources, "{name}");
         }
     }

@@ -17,7 +17,6 @@ use tower_kernels::service::{Kernel, KernelError, KernelRequest, NumberArray, Pa
 use crate::probe::Bench;
 use crate::support::core_goldens::{AGGREGATES, aggregates, assert_aggregates, bits_at, bits_of_rows, sorts, top_ks};
 use crate::support::kmeans_goldens::{check_run, runs, seedings};
-    distances_of_histograms_are_those_of_scipy
 use crate::support::{gnn_goldens, similarity_inputs};
 
 crate::tests! {
@@ -25,6 +24,7 @@ crate::tests! {
     triangles_are_those_of_networkx
     pagerank_is_that_of_networkx
     eigenvector_and_katz_centrality_are_those_of_networkx
+    distances_of_histograms_are_those_of_scipy
     weak_components_are_those_of_networkx
     communities_and_their_modularity_are_those_of_networkx
     distances_are_those_of_networkx

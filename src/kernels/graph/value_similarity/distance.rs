@@ -107,8 +107,11 @@ mod tests {
     #[test]
     fn distances_are_symmetric_and_bounded() {
         let context = RunContext::detached();
-        let distance =
-            |metric: Metric, a: &[f64], b: &[f64]| metric.distance(a, b, &mut CancelCheck::new(&context)).unwrap();
+        let distance = |metric: Metric, a: &[f64], b: &[f64]| {
+            let [of_a, of_b] = [a, b].map(|row| row.iter().copied().map(logarithm).collect::<Vec<_>>());
+            let (a, b) = (Row { values: a, logarithms: &of_a }, Row { values: b, logarithms: &of_b });
+            metric.distance(a, b, &mut CancelCheck::new(&context)).unwrap()
+        };
         let (a, b) = ([0.5, 0.5, 0.0], [0.0, 0.25, 0.75]);
         assert_eq!(distance(Metric::Jsd, &a, &a), 0.0);
         assert_eq!(distance(Metric::Jsd, &a, &b), distance(Metric::Jsd, &b, &a));
