@@ -228,7 +228,7 @@ async fn vectors_in_each_precision_are_put_as_json_and_tensors_and_queried_by_na
         assert_eq!(stored.status, 201, "{stored:?}");
         let stored = stored.json();
         assert_eq!(stored["summary"], json!({"rows": 3, "dimension": 2, "dtype": dtype}));
-        assert_eq!((&stored["type"], &stored["bytes"]), (&json!("vectors"), &json!(6 * size)));
+        assert_eq!((&stored["type"], &stored["bytes"]), (&json!("vectors"), &json!(6 * size + 3 * 4)));
         for corpus in [inline, json!({"operand": "corpus"}), json!({"operand": format!("corpus@{}", 2 * version + 1)})]
         {
             let answer = scores(&corpus).await;
@@ -247,7 +247,7 @@ async fn vectors_in_each_precision_are_put_as_json_and_tensors_and_queried_by_na
         assert_eq!(scores(&json!({"operand": "corpus"})).await.json()["output"]["scores"], expected);
     }
     let used = registry.operands().usage();
-    assert_eq!((used.operands, used.versions, used.bytes), (1, 1, 12));
+    assert_eq!((used.operands, used.versions, used.bytes), (1, 1, 12 + 3 * 4));
 
     for (corpus, field, says) in [
         (json!({"vectors": [[1.0, 2.0], [1.0]]}), "corpus.vectors[1]", "the first has 2"),

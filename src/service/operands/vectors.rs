@@ -451,7 +451,8 @@ mod tests {
                 let vectors = read(Payload::json(json)).unwrap();
                 assert_eq!(*vectors.elements(), elements, "{dtype}");
                 assert_eq!(OperandValue::summary(&vectors), json!({"rows": 1, "dimension": 2, "dtype": dtype}));
-                let bytes = if dtype == "float32" { 8 } else { 4 };
+                // And a norm.
+                let bytes = if dtype == "float32" { 8 + 4 } else { 4 + 4 };
                 assert_eq!(OperandValue::bytes(&vectors), bytes, "{dtype}");
                 assert_eq!(read(OperandValue::to_tensors(&vectors)), Ok(vectors), "read from a file");
             }

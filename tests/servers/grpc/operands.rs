@@ -290,7 +290,7 @@ async fn vectors_are_put_in_chunks_and_queried_by_name_or_inline() {
         let status = put(&mut client, start, [data]).await.unwrap_err();
         assert_eq!((status.code(), &*field_of(&status)), (Code::InvalidArgument, field), "{status}");
     }
-    assert_eq!(registry.operands().usage().bytes, 12);
+    assert_eq!(registry.operands().usage().bytes, 12 + 3 * 4);
 }
 
 #[tokio::test]

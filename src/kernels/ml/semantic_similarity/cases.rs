@@ -10,8 +10,8 @@ use crate::service::{Bf16, F16, Operands, VectorElements, Vectors};
 const MAX_ROWS: usize = 1 << 14;
 
 impl Cases for SemanticSimilarity {
-    /// A stored corpus of this many small integers, some of its vectors equal, and integer queries: their scores have no
-    /// rounding, but for the last one.
+    /// A stored corpus of this many small integers, some of its vectors equal, and integer queries: their scores have
+    /// no rounding, but for the last one.
     fn case(&self, size: usize, random: &mut Random) -> Option<SemanticSimilarityInput> {
         let dimension = [1, 7, 8, 40, 64, 96][random.below(6) as usize];
         let rows = size.min(MAX_ROWS);

@@ -1,5 +1,6 @@
 //! The host side on CUDA. `semantic_similarity.cu` describes the algorithm and what its entries take.
 
+use super::plan::{MAX_COLUMNS, PLANS, Plan, shared_memory};
 use super::score::{Key, Metric, VectorElement};
 use super::{SemanticSimilarityInput, SemanticSimilarityOutput};
 use crate::cuda::{Arg, CancelFlag, DeviceBuffer, Launch, Module, device_code};
@@ -16,66 +17,10 @@ pub(super) const MODULES: [&Module; 2] = [&MODULE, &top_k::MODULE];
 const THREADS: u32 = 256;
 /// Vectors of a group, as in `semantic_similarity.cu`.
 const GROUP: usize = 32;
-/// The most queries of a pass.
-const MAX_COLUMNS: usize = 128;
 /// Products of two numbers of one launch: about a millisecond.
 const PRODUCTS_PER_LAUNCH: usize = 1 << 37;
 /// Norms outside of these bounds are left to double precision.
 const NORMS: std::ops::Range<f32> = 1e-12..1e12;
-
-/// How a scan reads the corpus.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Plan {
-    /// Queries of a pass.
-    columns: usize,
-    /// Numbers of 16 bits that stand for one of a query.
-    terms: usize,
-    /// What the length of a rounded query is a multiple of: the numbers of a vector that a warp has in flight.
-    padding: usize,
-    threads: u32,
-    /// Blocks of a multiprocessor.
-    blocks: u32,
-    /// Its place in [`Entries::scans`].
-    entry: usize,
-}
-
-/// For few queries, whose products take little time, the error is small.
-const PLANS: [Plan; 3] = [
-    Plan { columns: 8, terms: 2, padding: 256, threads: 256, blocks: 2, entry: 0 },
-    Plan { columns: 64, terms: 1, padding: 256, threads: 256, blocks: 1, entry: 1 },
-    Plan { columns: MAX_COLUMNS, terms: 1, padding: 128, threads: 384, blocks: 1, entry: 2 },
-];
-
-impl Plan {
-    /// Returns the plan with the fewest passes, and of these that with the fewest columns; none where no queries of this
-    /// length fit into the shared memory of a block.
-    fn new(queries: usize, dimension: usize, shared_memory: usize) -> Option<Self> {
-        let fitting = PLANS.into_iter().filter(|plan| plan.shared_memory(dimension) <= shared_memory);
-        fitting.min_by_key(|plan| (queries.div_ceil(plan.columns), plan.columns))
-    }
-
-    /// Dynamic shared memory of a block: the rounded queries, as `query_stride` in `semantic_similarity.cu` places them.
-    fn shared_memory(&self, dimension: usize) -> usize {
-        self.columns * self.terms * (2 * self.padded(dimension) + 64)
-    }
-
-    /// The length of a rounded query.
-    fn padded(&self, dimension: usize) -> usize {
-        dimension.next_multiple_of(self.padding)
-    }
-}
-
-/// Shared memory that a block can have besides that of its variables, in bytes, by the CUDA C++ programming guide.
-const fn shared_memory(capability: (u32, u32)) -> usize {
-    let kib = match capability {
-        (7, 5) => 64,
-        (8, 0 | 7) => 163,
-        (8, _) | (12.., _) => 99,
-        (9 | 10, _) => 227,
-        _ => 48,
-    };
-    (kib - 1) << 10
-}
 
 /// The names of the entries for a type of numbers.
 struct Entries {
@@ -305,7 +250,6 @@ impl<T: VectorElement> Search<T> {
     }
 
     /// Computes the approximate best rank of each group for some queries.
-    #[expect(clippy::too_many_arguments, reason = "they are those of the device code")]
     fn scan(
         &self,
         queries: &Queries,
@@ -415,20 +359,6 @@ fn keys(bits: &[u64]) -> Vec<Key> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_plan_takes_the_fewest_passes_that_fit() {
-        let columns = |queries, dimension, capability| {
-            Plan::new(queries, dimension, shared_memory(capability)).map(|plan| plan.columns)
-        };
-        assert_eq!(
-            [1, 8, 9, 64, 65, 128, 1000].map(|queries| columns(queries, 768, (9, 0))),
-            [Some(8), Some(8), Some(64), Some(64), Some(128), Some(128), Some(128)]
-        );
-        assert_eq!(columns(128, 1024, (9, 0)), Some(64));
-        assert_eq!(columns(128, 768, (7, 5)), Some(8));
-        assert_eq!(columns(1, 1 << 20, (9, 0)), None);
-    }
 
     #[test]
     fn there_is_room_for_the_groups_of_the_best() {

@@ -14,25 +14,28 @@
 //! `|q - c|`, of which the smallest is best. `k` is the smaller of `top_k` and `n`.
 //!
 //! The search is exact. Each score is computed in double precision and rounded once to single precision, and of equal
-//! scores the one with the lower index comes first. So the output is that of a sort of all scores, except that two scores
-//! may change places, or be rounded to neighbouring numbers, if they differ by less than the rounding of the sum in double
-//! precision.
+//! scores the one with the lower index comes first. So the output is that of a sort of all scores, except that two
+//! scores may change places, or be rounded to neighbouring numbers, if they differ by less than the rounding of the sum
+//! in double precision.
 //!
-//! The scores of most vectors are computed in lower precision, together with a bound of their error, and only those that
-//! may be among the best are computed again. On the CPU that is single precision with the bound of Higham, *Accuracy and
-//! Stability of Numerical Algorithms* (2002), section 3.1; see [`cpu`] and, for CUDA, `semantic_similarity.cu`. Time is
-//! O(m n d).
+//! The scores of most vectors are computed in lower precision, together with a bound of their error, and only those
+//! that may be among the best are computed again. On the CPU that is single precision with the bound of Higham,
+//! *Accuracy and Stability of Numerical Algorithms* (2002), section 3.1; see [`cpu`] and, for CUDA,
+//! `semantic_similarity.cu`. Time is O(m n d).
 //!
-//! Requests that search one stored corpus with the same metric [share a run](crate::backends::batched): on CUDA the corpus
-//! is read once for up to 128 of their queries. The norms of a stored corpus are computed once and kept with it.
+//! Requests that search one stored corpus with the same metric [share a run](crate::backends::batched): on CUDA the
+//! corpus is read once for up to 128 of their queries. The norms of a stored corpus are computed once and kept with it.
 //!
-//! Errors: `queries` of no numbers, or not a multiple of the dimension, or with a number that is not finite; a `corpus` that
-//! is invalid, or has 2^32 - 1 vectors or more; `top_k` out of range; `threshold` that is not finite.
+//! Errors: `queries` of no numbers, or not a multiple of the dimension, or with a number that is not finite; a `corpus`
+//! that is invalid, or has 2^32 - 1 vectors or more; `top_k` out of range; `threshold` that is not finite.
 
 mod cases;
 pub mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
+#[cfg(feature = "cuda")]
+mod plan;
+mod products;
 pub mod score;
 
 use std::sync::Arc;
@@ -253,8 +256,8 @@ impl Kernel for SemanticSimilarity {
     }
 }
 
-/// Returns the outputs of inputs that were searched together for the largest `k` of theirs. The best of a smaller one are
-/// the first of these.
+/// Returns the outputs of inputs that were searched together for the largest `k` of theirs. The best of a smaller one
+/// are the first of these.
 fn outputs(inputs: &[&SemanticSimilarityInput], keys: &[Key], k: usize) -> Vec<SemanticSimilarityOutput> {
     let mut keys = keys.chunks_exact(k);
     let output = |input: &&SemanticSimilarityInput| {

@@ -67,8 +67,8 @@ impl Metric {
     }
 }
 
-/// The rank of a vector and its index as one number, which is larger for a better one: of equal ranks, that of the lower
-/// index.
+/// The rank of a vector and its index as one number, which is larger for a better one: of equal ranks, that of the
+/// lower index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key(u64);
 
