@@ -52,9 +52,9 @@ VARIANT_MACRO = "__CUDA_ARCH__"
 # What sm_90a has is in no other architecture, so its machine code is for sm_90 alone. The pinned NVRTC knows no newer one.
 VARIANTS = {"sm_80": ("compute_80", "sm_80"), "sm_90": ("compute_90a", "sm_90a"), "sm_100": ("compute_80", "sm_100")}
 RESOURCES = DEVICE_CODE / "resources.md"
-# Bytes of device code that a kernel may add to the crate: with 106 kernels the package stays below the 10 MB that
-# crates.io takes.
-AVERAGE_BUDGET = 60 << 10
+# Bytes of device code in the crate: with all else the package stays below the 10 MB that crates.io takes, with room for
+# the domains to come.
+TOTAL_BUDGET = 2 << 20
 LARGEST_BUDGET = 256 << 10
 HEAD = """# Registers and spills
 
@@ -184,9 +184,9 @@ def check_budget(files):
     sizes = {path: len(content) for path, content in files.items() if path.suffix == ".bin"}
     for path, size in sizes.items():
         print(f"{path.relative_to(DEVICE_CODE)}: {size:7} bytes")
-    average = sum(sizes.values()) // len(sizes)
-    print(f"{len(sizes)} kernels, {average} bytes on average ({AVERAGE_BUDGET} allowed), {LARGEST_BUDGET} allowed for one")
-    return average <= AVERAGE_BUDGET and max(sizes.values()) <= LARGEST_BUDGET
+    total = sum(sizes.values())
+    print(f"{len(sizes)} files of {total} bytes ({TOTAL_BUDGET} allowed), {LARGEST_BUDGET} allowed for one")
+    return total <= TOTAL_BUDGET and max(sizes.values()) <= LARGEST_BUDGET
 
 
 def assemble(source, ptx, target):

@@ -27,8 +27,11 @@ fn planted(nodes: u32) -> (u64, Vec<[u32; 2]>) {
     let mut random = Random::new(3);
     let mut edge = |draw: u32| {
         let from = draw / 16;
-        let to =
-            if draw % 5 > 0 { from / 64 * 64 + random.below(64) as u32 } else { random.below(nodes.into()) as u32 };
+        let to = if !draw.is_multiple_of(5) {
+            from / 64 * 64 + random.below(64) as u32
+        } else {
+            random.below(nodes.into()) as u32
+        };
         [from, to]
     };
     (nodes.into(), (0..16 * nodes).map(&mut edge).collect())

@@ -151,7 +151,10 @@ fn a_numpy_matrix_becomes_vectors() {
     let tensor = format!("--tensor=vectors={}", file.path());
     let stored = succeeded(&operand(&url, &["put", "corpus", "--type=vectors", &tensor], ""));
     let summary = json!({"rows": 2, "dimension": 2, "dtype": "float16"});
-    assert_eq!((&stored["type"], &stored["bytes"], &stored["summary"]), (&json!("vectors"), &json!(8 + 2 * 4), &summary));
+    assert_eq!(
+        (&stored["type"], &stored["bytes"], &stored["summary"]),
+        (&json!("vectors"), &json!(8 + 2 * 4), &summary)
+    );
     let text = r#"{"dtype": "float16", "vectors": [[1, 2], [0.5, -4]]}"#;
     let same = succeeded(&operand(&url, &["put", "same", "--type=vectors"], text));
     let hash = |stored: &Value| stored["etag"].as_str().unwrap().split_once('-').unwrap().1.to_owned();

@@ -195,7 +195,9 @@ impl<K: OrderedNumber, V: OrderedNumber> SortedRows<K, V> {
         let mut extreme =
             |column: Option<DeviceBuffer<V>>| column.map(|column| cuda.download(&column).map(V::array)).transpose();
         let (min, max) = (extreme(columns.min)?, extreme(columns.max)?);
-        let totals = lows.map(|lows| Totals { keys: &keys, counts: &count, lows, highs });
+        // Sums are expected of the ordered bits of 64-bit integers, and 32-bit ones have been added by their own.
+        let offset = if V::KIND == NumberKind::Signed && size_of::<V>() == 4 { (1 << 63) - (1 << 31) } else { 0 };
+        let totals = lows.map(|lows| Totals { keys: &keys, counts: &count, lows, highs, offset });
         let [sum, mean] = match &totals {
             None => [None, None],
             Some(totals) if V::KIND == NumberKind::Float => totals.columns::<f64>(input, cuda.context())?,
@@ -265,6 +267,8 @@ struct Totals<'a> {
     counts: &'a [u32],
     lows: Buffer<u64>,
     highs: Option<Buffer<u64>>,
+    /// What is to be added to a sum of integers for each row.
+    offset: u64,
 }
 
 impl Totals<'_> {
@@ -324,7 +328,8 @@ impl Groups<u128> for Totals<'_> {
     ) -> Result<Buffer<T>, KernelError> {
         let sum = |index: usize| {
             let high = self.highs.as_ref().map_or(0, |highs| highs[index]);
-            u128::from(high) << 64 | u128::from(self.lows[index])
+            let sum = u128::from(high) << 64 | u128::from(self.lows[index]);
+            sum + u128::from(self.offset) * u128::from(self.counts[index])
         };
         self.column_of(sum, element, context)
     }

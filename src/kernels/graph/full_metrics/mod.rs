@@ -181,7 +181,7 @@ impl Kernel for FullMetrics {
             .saturating_add(components)
             .saturating_add(search)
             .saturating_sub(graph.load_memory());
-        Some(Footprint { output: 7 * 8 + 4 * 4 + 1, scratch })
+        Some(Footprint { output: 8 * 8 + 4 * 4 + 1, scratch })
     }
 
     fn operands(&self, input: &FullMetricsInput) -> Vec<Arc<OperandVersion>> {

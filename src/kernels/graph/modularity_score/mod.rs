@@ -2,7 +2,7 @@
 //!
 //! | field | type | |
 //! |---|---|---|
-//! | the graph | | as in [`GraphInput`](super::input::GraphInput) |
+//! | the graph | | as in [`GraphInput`] |
 //! | `communities` | `u32`, `[num_nodes]` | the community of each node, below `num_nodes` |
 //! | `resolution` | `f64`, default 1, not negative | above 1 favours small communities, below 1 large ones |
 //! | out: `modularity` | `f64` | Q, at most 1 |
