@@ -1,7 +1,8 @@
 //! The host side of sparse matrix-vector products on CUDA; `spmv.cuh` describes the algorithm.
 
 use super::csr::CsrGraph;
-use crate::cuda::{Arg, CancelFlag, DeviceBuffer, DeviceInfo, Launch, Module};
+use crate::cuda::{Arg, DeviceBuffer, DeviceInfo, Launch, Module};
+use crate::kernels::device::cancel::CancelSignal;
 use crate::kernels::device::radix_sort::{self, sort_with_indices};
 use crate::kernels::ordered_bits::SortOrder;
 use crate::service::{KernelError, LaunchContext};
@@ -73,6 +74,7 @@ pub(super) struct Matrix {
     /// The number of places, the last of which is of no node.
     pub(super) slots: u32,
     multiprocessors: u32,
+    cancel: CancelSignal,
     shared_memory: u32,
 }
 
@@ -120,6 +122,7 @@ impl Matrix {
             places,
             slots,
             multiprocessors,
+            cancel: CancelSignal::new(cuda)?,
             shared_memory: shared_memory - L1_BYTES,
         };
         matrix.place(graph, max_iterations, cuda)
@@ -161,7 +164,6 @@ impl Matrix {
         products: &Products,
         cuda: &mut LaunchContext<'_>,
     ) -> Result<(), KernelError> {
-        let cancel = cuda.cancel_flag();
         for first in (0..width).step_by(2) {
             let vectors = first..width.min(first + 2);
             let of_vectors = |elements_per_vector: u32| {
@@ -175,24 +177,19 @@ impl Matrix {
                 sums: products.sums.slice(of_vectors(self.nodes)),
                 carries: products.carries.slice(of_vectors(self.chunks)),
             };
-            self.multiply_part(&part, cancel, cuda)?;
+            self.multiply_part(&part, cuda)?;
         }
         Ok(())
     }
 
-    fn multiply_part(
-        &self,
-        part: &VectorsOfLaunch,
-        cancel: CancelFlag,
-        cuda: &mut LaunchContext<'_>,
-    ) -> Result<(), KernelError> {
+    fn multiply_part(&self, part: &VectorsOfLaunch, cuda: &mut LaunchContext<'_>) -> Result<(), KernelError> {
         let Self { module, nodes, arcs, slots, columns, lane_begins, chunk_ranks, .. } = self;
         let VectorsOfLaunch { count, states, from, sums, carries } = part;
         let cached = self.cached_contributions(*count);
         let entry = if *count == 1 { "spmv_multiply_1" } else { "spmv_multiply_2" };
         for first_chunk in (0..self.chunks).step_by(CHUNKS_PER_LAUNCH as usize) {
             let end_chunk = self.chunks.min(first_chunk.saturating_add(CHUNKS_PER_LAUNCH));
-            let args: [&dyn Arg; 14] = [
+            let args: [&dyn Arg; 15] = [
                 nodes,
                 arcs,
                 slots,
@@ -206,7 +203,8 @@ impl Matrix {
                 from,
                 sums,
                 carries,
-                &cancel,
+                &self.cancel.flag,
+                &self.cancel.cancelled,
             ];
             let blocks = (end_chunk - first_chunk).div_ceil(MULTIPLY_THREADS / 32).min(self.multiprocessors);
             let launch = Launch { shared: cached * 8 * count, ..Launch::new(blocks, MULTIPLY_THREADS) };

@@ -1,7 +1,23 @@
-// Cancellation of launches of many short blocks.
+// How a launch ends early. The host's flag lies in the host's memory: reads of it wait for one another, about a microsecond
+// each, so few blocks poll it and tell the others through device memory.
 #pragma once
 
-#include "load_balance.cuh"
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+struct CancelSignal {
+    const volatile u32* flag; // 1 once the request is cancelled
+    u32* cancelled;           // 1 once a block has seen it
+
+    __device__ bool poll_cancel() const {
+        if (*flag == 0) return false;
+        *(volatile u32*)cancelled = 1;
+        return true;
+    }
+
+    // Whether a block has seen it.
+    __device__ bool is_seen() const { return *(const volatile u32*)cancelled != 0; }
+};
 
 constexpr u32 CANCEL_BLOCKS = 256; // blocks, of which one polls the host's flag
 
@@ -9,7 +25,7 @@ constexpr u32 CANCEL_BLOCKS = 256; // blocks, of which one polls the host's flag
 static __device__ bool is_cancelled(CancelSignal cancel) {
     bool cancelled = false;
     if (threadIdx.x == 0) {
-        cancelled = *(const volatile u32*)cancel.cancelled != 0;
+        cancelled = cancel.is_seen();
         if (blockIdx.x % CANCEL_BLOCKS == 0 && blockIdx.y == 0 && cancel.poll_cancel()) cancelled = true;
     }
     return __syncthreads_or(cancelled) != 0;

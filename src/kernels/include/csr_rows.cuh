@@ -8,6 +8,7 @@
 #pragma once
 
 #include "cancel.cuh"
+#include "load_balance.cuh"
 
 constexpr u32 CSR_PIECE = 512;
 constexpr u32 NO_PIECE = ~0u; // a whole row

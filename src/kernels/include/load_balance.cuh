@@ -4,6 +4,8 @@
 // Source: Merrill, Garland, Grimshaw, "Scalable GPU Graph Traversal", PPoPP 2012.
 #pragma once
 
+#include "cancel.cuh"
+
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
@@ -14,19 +16,6 @@ constexpr u32 WARP_ARCS = 1024;  // arcs that one warp takes
 constexpr u32 APPEND_BUFFER = 128;      // entries that a warp gathers before it appends them
 constexpr u32 POLL_INTERVAL = 16;   // chunks, of which one polls the cancel flag
 constexpr u32 ALL_TAKEN = 1u << 31; // as a count of chunks taken: more than there are
-
-// How work ends early. The host's flag is slow to read, so few blocks poll it and tell the others
-// through device memory.
-struct CancelSignal {
-    const volatile u32* flag; // 1 once the request is cancelled
-    u32* cancelled;                // 1 once a block has seen it
-
-    __device__ bool poll_cancel() const {
-        if (*flag == 0) return false;
-        *(volatile u32*)cancelled = 1;
-        return true;
-    }
-};
 
 struct WorkItem {
     u32 item, wanted, first, arcs;

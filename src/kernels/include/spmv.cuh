@@ -31,6 +31,8 @@
 #ifndef TOWER_KERNELS_SPMV
 #define TOWER_KERNELS_SPMV
 
+#include "cancel.cuh"
+
 typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
@@ -331,16 +333,15 @@ static __device__ void reduce_chunk(const LaneArcs& arcs, const Pack<V>* element
 template <u32 V>
 static __device__ void multiply(u32 nodes, u32 arcs, u32 slots, u32 first_chunk, u32 end_chunk, u32 cached,
     const u32* columns, const u16* lane_begins, const u32* chunk_ranks, const IterationState* states,
-    const Pack<V>* from, double* sums, double* carries, const volatile u32* cancel) {
+    const Pack<V>* from, double* sums, double* carries, CancelSignal cancel) {
     extern __shared__ uint4 first_contributions[];
-    const bool is_cancelled = threadIdx.x == 0 && *cancel != 0;
     bool all_done = true;
     for (u32 vector = 0; vector < V; vector++) all_done = all_done && states[vector].done;
     Pack<V>* const in_shared = (Pack<V>*)first_contributions;
     for (u32 place = threadIdx.x; place < cached && !all_done; place += SPMV_MULTIPLY_THREADS) {
         in_shared[place] = from[place];
     }
-    if (__syncthreads_or(is_cancelled) || all_done) return;
+    if (is_cancelled(cancel) || all_done) return;
     const u32 shared = (u32)__cvta_generic_to_shared(in_shared);
     const u32 chunks = arcs / SPMV_CHUNK + 1, warps = SPMV_MULTIPLY_THREADS / 32;
     u32 chunk = first_chunk + blockIdx.x * warps + threadIdx.x / 32;
@@ -358,9 +359,9 @@ static __device__ void multiply(u32 nodes, u32 arcs, u32 slots, u32 first_chunk,
     extern "C" __global__ void __launch_bounds__(SPMV_MULTIPLY_THREADS, 1) spmv_multiply_##V(u32 nodes, u32 arcs,     \
         u32 slots, u32 first_chunk, u32 end_chunk, u32 cached, const u32* columns, const u16* lane_begins,            \
         const u32* chunk_ranks, const IterationState* states, const Pack<V>* from, double* sums, double* carries,     \
-        const volatile u32* cancel) {                                                                                 \
+        const volatile u32* flag, u32* cancelled) {                                                                   \
         multiply<V>(nodes, arcs, slots, first_chunk, end_chunk, cached, columns, lane_begins, chunk_ranks, states,    \
-            from, sums, carries, cancel);                                                                             \
+            from, sums, carries, {flag, cancelled});                                                                  \
     }
 
 SPMV_MULTIPLY(1)

@@ -8,7 +8,8 @@ use super::pattern_arrays::{PATTERN_WORDS, PatternArrays};
 use super::query::{PreparedQuery, Query};
 use super::scores::Scorer;
 use super::{MAX_MATCHES, Search, search::search as search_cpu};
-use crate::cuda::{Arg, CancelFlag, DeviceBuffer, Launch, Module, device_code};
+use crate::cuda::{Arg, DeviceBuffer, Launch, Module, device_code};
+use crate::kernels::device::cancel::CancelSignal;
 use crate::service::{KernelError, LaunchContext};
 
 pub(in crate::kernels::compliance) static MODULE: Module = Module::embedded(device_code!("compliance/names"));
@@ -170,7 +171,7 @@ struct Batch {
     kept_counts: DeviceBuffer<u32>,
     kept_scores: DeviceBuffer<f64>,
     kept_keys: DeviceBuffer<u64>,
-    cancel: CancelFlag,
+    cancel: CancelSignal,
 }
 
 impl Batch {
@@ -219,7 +220,7 @@ impl Batch {
             kept_counts: cuda.zeroed(queries.len())?,
             kept_scores: cuda.alloc(queries.len() * k)?,
             kept_keys: cuda.alloc(queries.len() * k)?,
-            cancel: cuda.cancel_flag(),
+            cancel: CancelSignal::new(cuda)?,
         })
     }
 
@@ -262,7 +263,7 @@ impl Batch {
         let launch = Launch { grid: [blocks, groups, 1], ..Launch::new(blocks, THREADS) };
         let (num_patterns, capacity) = (self.num_patterns as u32, self.capacity as u32);
         let any_attributes = u32::from(self.any_attributes);
-        let args: [&dyn Arg; 29] = [
+        let args: [&dyn Arg; 30] = [
             &names.start,
             &names.end,
             &num_patterns,
@@ -291,7 +292,8 @@ impl Batch {
             &self.scores,
             &self.keys,
             &self.thresholds,
-            &self.cancel,
+            &self.cancel.flag,
+            &self.cancel.cancelled,
         ];
         cuda.launch(&MODULE, entry, launch, &args)
     }
@@ -321,7 +323,7 @@ impl Batch {
             &self.pattern_offsets,
             &self.patterns,
             &self.needed,
-            &self.cancel,
+            &self.cancel.cancelled,
         ];
         cuda.launch(&MODULE, "names_select", Launch::new(self.num_queries as u32, THREADS), &args)
     }

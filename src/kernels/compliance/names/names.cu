@@ -11,6 +11,8 @@
 // query has kept so far, sorts them, and raises the threshold to the score of the last one once there are enough, so that
 // the next launch scores fewer pairs. The output does not depend on the order in which hits were appended.
 
+#include "cancel.cuh"
+
 typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
@@ -384,8 +386,8 @@ static __device__ void search(
         const u32* rare_codes, const u64* rare_masks, const u32* pattern_tokens, const u64* token_masks, \
         const u8* needed, const double* weights, const u32* query_attributes, const u32* entry_attributes, u32 any, \
         u32 capacity, u32* counts, double* scores, u64* hit_keys, const double* thresholds, \
-        const volatile u32* cancel) { \
-        if (*cancel != 0) return; \
+        const volatile u32* flag, u32* cancelled) { \
+        if (is_cancelled({flag, cancelled})) return; \
         search<scorer>(first_name, end_name, num_patterns, \
             {offsets, codes, signatures, keys, set_lengths, token_offsets, tokens, token_signatures, space}, \
             {patterns, masks, rare_codes, rare_masks, pattern_tokens, token_masks, needed}, \
@@ -496,11 +498,11 @@ constexpr double ROUNDING = 1e-9;
 extern "C" __global__ void __launch_bounds__(THREADS) names_select(
     u32 is_first, u32 scorer, u32 k, u32 capacity, u32* counts, const double* scores, const u64* keys, u32* kept_counts,
     double* kept_scores, u64* kept_keys, double* thresholds, const double* weights, const u32* pattern_offsets,
-    const Pattern* patterns, u8* needed, const volatile u32* cancel) {
+    const Pattern* patterns, u8* needed, const volatile u32* cancelled) {
     __shared__ Kept kept;
-    __shared__ u32 is_cancelled;
+    __shared__ u32 stops;
     const u32 query = blockIdx.x, num_hits = counts[query];
-    if (threadIdx.x == 0) is_cancelled = *cancel;
+    if (threadIdx.x == 0) stops = *cancelled;
     if (num_hits == 0 && !is_first) return;
     const u32 num_kept = kept_counts[query];
 #pragma unroll 1
@@ -511,7 +513,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) names_select(
     if (threadIdx.x == 0) kept.count = num_kept;
     __syncthreads();
     double threshold = thresholds[query];
-    for (u32 done = 0; done < num_hits && is_cancelled == 0;) {
+    for (u32 done = 0; done < num_hits && stops == 0;) {
         // As many as there is room for.
         const u32 end = min(num_hits, done + SORTED - kept.count);
         __syncthreads();
@@ -523,7 +525,7 @@ extern "C" __global__ void __launch_bounds__(THREADS) names_select(
             kept.scores[at] = score;
             kept.keys[at] = keys[(u64)query * capacity + i];
         }
-        if (threadIdx.x == 0) is_cancelled = *cancel;
+        if (threadIdx.x == 0) stops = *cancelled;
         done = end;
         __syncthreads();
         if (kept.count > k && (done == num_hits || kept.count > SORTED - MAX_K / 2)) {

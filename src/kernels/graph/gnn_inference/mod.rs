@@ -94,7 +94,7 @@ graph_input! {
     ];
     /// The input of `graph/gnn-inference`.
     pub struct GnnInferenceInput {
-        /// The features of the nodes: layer_sizes[0] numbers of each node, node after node.
+        /// The features of the nodes: `layer_sizes[0]` numbers of each node, node after node.
         pub node_features: Buffer<f32> = Buffer::default(),
         /// The number of features of a node, and then the width of each layer.
         pub layer_sizes: Buffer<u32> = Buffer::default(),

@@ -5,6 +5,7 @@ use super::rows::Rows;
 use super::selection::{Candidate, Selection};
 use super::{Metric, ValueSimilarityInput};
 use crate::cuda::{Arg, Launch, Module, device_code};
+use crate::kernels::device::cancel::CancelSignal;
 use crate::service::{KernelError, LaunchContext};
 
 pub(super) static MODULE: Module = Module::embedded(device_code!("graph/value-similarity"));
@@ -62,7 +63,7 @@ pub(super) fn search(
     let (distances, pairs) = (cuda.alloc::<f64>(room)?, cuda.alloc::<u32>(2 * room)?);
     // A `Found` of the device code.
     let found = cuda.alloc::<u64>(2)?;
-    let cancel = cuda.cancel_flag();
+    let CancelSignal { flag, cancelled } = CancelSignal::new(cuda)?;
     let entry = match metric {
         Metric::Jsd => "similarity_jsd",
         Metric::Wasserstein => "similarity_wasserstein",
@@ -74,7 +75,7 @@ pub(super) fn search(
         for band_a in starts.windows(2).take_while(|band| band[0] <= band_b[0]) {
             cuda.zero(&found)?;
             let Candidate { distance: bound_distance, nodes: [bound_a, bound_b] } = bound;
-            let args: [&dyn Arg; 13] = [
+            let args: [&dyn Arg; 14] = [
                 &count,
                 &width,
                 &on_device,
@@ -87,7 +88,8 @@ pub(super) fn search(
                 &found,
                 &distances,
                 &pairs,
-                &cancel,
+                &flag,
+                &cancelled,
             ];
             let [tiles_a, tiles_b] = [band_a, band_b].map(|band| (band[1] - band[0]).div_ceil(TILE));
             cuda.launch(&MODULE, entry, Launch { grid: [tiles_b, tiles_a, 1], ..Launch::new(1, THREADS) }, &args)?;

@@ -7,6 +7,8 @@
 // Host algorithm: launches over bands of rows, the first ones small; after each it reads what has been stored, and keeps
 // the first of all so far, the last of which is the next bound. There is room for all pairs of a launch.
 
+#include "cancel.cuh"
+
 typedef unsigned int u32;
 typedef unsigned long long u64;
 
@@ -19,6 +21,8 @@ constexpr u32 PER_THREAD = TILE / SIDE;
 constexpr u32 BINS = 16;             // of each row that are in shared memory at a time
 constexpr u32 STRIDE = TILE + 1;     // so that threads with successive bins of a row write to different banks
 constexpr u32 BINS_PER_POLL = 1024;
+// Blocks of a diagonal, of which those of one poll the host's flag.
+constexpr u32 BLOCKS_PER_POLL = 32;
 
 struct Found {
     u64 matching; // pairs with the least similarity
@@ -91,7 +95,7 @@ template <class Metric> struct Tile {
 
 template <class Metric>
 static __device__ void search_tile(u32 count, u64 width, const double* rows, u32 first_a, u32 first_b,
-    double min_similarity, Bound bound, Found* found, double* distances, uint2* pairs, const volatile u32* cancel) {
+    double min_similarity, Bound bound, Found* found, double* distances, uint2* pairs, CancelSignal cancel) {
     __shared__ Tile<Metric> tile_a, tile_b;
     first_a += blockIdx.y * TILE;
     first_b += blockIdx.x * TILE;
@@ -100,8 +104,11 @@ static __device__ void search_tile(u32 count, u64 width, const double* rows, u32
     const u32 x = threadIdx.x % SIDE, y = threadIdx.x / SIDE;
     double sums[PER_THREAD][PER_THREAD] = {};
     for (u64 bin = 0; bin < width; bin += BINS) {
-        const bool is_cancelled = bin % BINS_PER_POLL == 0 && threadIdx.x == 0 && *cancel != 0;
-        if (__syncthreads_or(is_cancelled)) return;
+        bool stops = false;
+        if (bin % BINS_PER_POLL == 0 && threadIdx.x == 0) {
+            stops = cancel.is_seen() || ((blockIdx.x + blockIdx.y) % BLOCKS_PER_POLL == 0 && cancel.poll_cancel());
+        }
+        if (__syncthreads_or(stops)) return;
         tile_a.load(count, width, rows, first_a, bin);
         tile_b.load(count, width, rows, first_b, bin);
         __syncthreads();
@@ -144,10 +151,10 @@ static __device__ void search_tile(u32 count, u64 width, const double* rows, u32
 #define SEARCH(name, Metric)                                                                                          \
     extern "C" __global__ void __launch_bounds__(256) name(u32 count, u64 width, const double* rows, u32 first_a,     \
         u32 first_b, double min_similarity, double bound_distance, u32 bound_a, u32 bound_b, Found* found,            \
-        double* distances, uint2* pairs, const volatile u32* cancel) {                                                \
+        double* distances, uint2* pairs, const volatile u32* flag, u32* cancelled) {                                  \
         const Bound bound = {bound_distance, bound_a, bound_b};                                                       \
         search_tile<Metric>(                                                                                          \
-            count, width, rows, first_a, first_b, min_similarity, bound, found, distances, pairs, cancel);            \
+            count, width, rows, first_a, first_b, min_similarity, bound, found, distances, pairs, {flag, cancelled}); \
     }
 
 SEARCH(similarity_jsd, JensenShannon)

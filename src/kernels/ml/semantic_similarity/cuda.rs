@@ -3,8 +3,9 @@
 use super::plan::{MAX_COLUMNS, PLANS, Plan, shared_memory};
 use super::score::{Key, Metric, VectorElement};
 use super::{SemanticSimilarityInput, SemanticSimilarityOutput};
-use crate::cuda::{Arg, CancelFlag, DeviceBuffer, Launch, Module, device_code};
+use crate::cuda::{Arg, DeviceBuffer, Launch, Module, device_code};
 use crate::kernels::core::top_k::cuda::{self as top_k, MAX_K, select_memory, select_rows};
+use crate::kernels::device::cancel::CancelSignal;
 use crate::kernels::ordered_bits::SortOrder;
 use crate::service::{Buffer, DType, KernelError, LaunchContext, VectorElements, VectorNorms, Vectors};
 
@@ -118,7 +119,7 @@ struct Search<T> {
     largest_norm: f32,
     elements: DeviceBuffer<T>,
     norms: DeviceBuffer<f32>,
-    cancel: CancelFlag,
+    cancel: CancelSignal,
 }
 
 /// The queries of a run on the device, and what is computed of each.
@@ -163,7 +164,7 @@ impl<T: VectorElement> Search<T> {
             largest_norm: norms.largest(),
             elements: cuda.input(elements)?,
             norms: cuda.input(norms.values())?,
-            cancel: cuda.cancel_flag(),
+            cancel: CancelSignal::new(cuda)?,
         })
     }
 
@@ -272,7 +273,7 @@ impl<T: VectorElement> Search<T> {
                 ..Launch::new(blocks.min(needed), plan.threads)
             };
             let (first, end) = (first as u32, end as u32);
-            let args: [&dyn Arg; 13] = [
+            let args: [&dyn Arg; 14] = [
                 &count,
                 &rows,
                 &dimension,
@@ -285,7 +286,8 @@ impl<T: VectorElement> Search<T> {
                 rounded,
                 &scales,
                 &pass.maxima,
-                &self.cancel,
+                &self.cancel.flag,
+                &self.cancel.cancelled,
             ];
             cuda.launch(&MODULE, self.entries.scans[plan.entry], launch, &args)?;
         }
@@ -304,8 +306,9 @@ impl<T: VectorElement> Search<T> {
         let norm = queries.norms.slice(query..query + 1);
         let (rows, dimension, metric) = (self.rows as u32, self.dimension as u32, self.metric as u32);
         let blocks = (8 * cuda.device().multiprocessors).min((self.groups as u32).div_ceil(THREADS / 32));
-        let args: [&dyn Arg; 8] =
-            [&rows, &dimension, &metric, &numbers, &norm, &self.elements, &pass.maxima, &self.cancel];
+        let CancelSignal { flag, cancelled } = &self.cancel;
+        let args: [&dyn Arg; 9] =
+            [&rows, &dimension, &metric, &numbers, &norm, &self.elements, &pass.maxima, flag, cancelled];
         cuda.launch(&MODULE, self.entries.exact, Launch::new(blocks, THREADS), &args)?;
         self.select(queries, query..query + 1, pass, cuda)
     }

@@ -36,6 +36,7 @@ enum Metric : u32 { COSINE = 0, DOT = 1, L2 = 2 };
 
 #define INFINITE __uint_as_float(0x7f800000u)
 
+#include "cancel.cuh"
 #include "number_formats.cuh"
 #include "tensor_cores.cuh"
 
@@ -141,10 +142,11 @@ static __device__ void load_scales(float (&column_scales)[COLUMNS], u32 queries,
 template <class Corpus, u32 COLUMNS, u32 TERMS, u32 STAGES, u32 UNROLL, u32 AHEAD>
 static __device__ void scan(u32 queries, u32 rows, u32 dimension, u32 padded, u32 metric, u32 first_group, u32 end_group,
     const typename Corpus::Stored* corpus, const float* norms, const u16* rounded, const float* scales, float* maxima,
-    const volatile u32* cancel) {
+    CancelSignal cancel) {
     constexpr u32 QUERIES = 4;
     extern __shared__ uint4 shared[];
     __shared__ float column_scales[COLUMNS];
+    if (is_cancelled(cancel)) return;
     load_queries<TERMS * COLUMNS>(shared, padded, rounded);
     load_scales(column_scales, queries, scales);
     __syncthreads();
@@ -152,7 +154,6 @@ static __device__ void scan(u32 queries, u32 rows, u32 dimension, u32 padded, u3
     const u32 stride = query_stride(padded) / 16;
     const RankOfProduct rank(metric);
     for (u32 group = first_group + blockIdx.x * warps + threadIdx.x / 32; group < end_group; group += gridDim.x * warps) {
-        if (*cancel) return;
         const u32 row = min(group * GROUP + lane, rows - 1);
         const float factor = rank.factor(norms[row]), penalty = rank.penalty(norms[row], group * GROUP + lane < rows);
         for (u32 first = 0; first < queries; first += QUERIES) {
@@ -189,19 +190,17 @@ static __device__ void scan(u32 queries, u32 rows, u32 dimension, u32 padded, u3
 template <class Corpus, u32 COLUMNS, u32 TERMS, u32 STAGES, u32 UNROLL, u32 AHEAD>
 static __device__ void scan(u32 queries, u32 rows, u32 dimension, u32 padded, u32 metric, u32 first_group, u32 end_group,
     const typename Corpus::Stored* corpus, const float* norms, const u16* rounded, const float* scales, float* maxima,
-    const volatile u32* cancel) {
+    CancelSignal cancel) {
     typedef typename Corpus::Stored Stored;
     typedef TensorCores<Corpus, COLUMNS, TERMS> Cores;
     static_assert(STAGES % UNROLL == 0 && UNROLL * CHUNK * sizeof(Stored) % 128 == 0, "whole stages and lines");
     constexpr u32 TILES = COLUMNS / 8, WORDS = sizeof(Stored) / 2;
     extern __shared__ uint4 shared[];
-    __shared__ u32 is_cancelled;
     __shared__ float column_scales[COLUMNS];
-    if (threadIdx.x == 0) is_cancelled = *cancel;
+    if (is_cancelled(cancel)) return;
     Cores cores(shared, padded, rounded);
     load_scales(column_scales, queries, scales);
     __syncthreads();
-    if (is_cancelled) return;
 
     const u32 lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
     const u32 groups = (rows + GROUP - 1) / GROUP, warps = gridDim.x * (blockDim.x / 32);
@@ -363,11 +362,15 @@ static __device__ float exact_rank(u32 metric, u32 dimension, bool aligned, cons
 // maxima[group]: the best rank of each group for one query, in double precision, a group a warp.
 template <class Corpus>
 static __device__ void exact(u32 rows, u32 dimension, u32 metric, const float* query, const double* norm,
-    const typename Corpus::Stored* corpus, float* maxima, const volatile u32* cancel) {
+    const typename Corpus::Stored* corpus, float* maxima, CancelSignal cancel) {
+    u32 rounds = 0;
     const bool aligned = dimension % 8 == 0 && u64(corpus) % 16 == 0;
     const u32 groups = (rows + GROUP - 1) / GROUP;
     for (u32 group = blockIdx.x * WARPS + threadIdx.x / 32; group < groups; group += gridDim.x * WARPS) {
-        if (*cancel) return;
+        bool stops = cancel.is_seen();
+        // One block polls the host's flag, now and then.
+        if (blockIdx.x == 0 && threadIdx.x % 32 == 0 && ++rounds % 16 == 1) stops = stops || cancel.poll_cancel();
+        if (__any_sync(ALL_LANES, stops)) return;
         float best = -INFINITE;
 #pragma unroll 1
         for (u32 row = group * GROUP; row < min(rows, (group + 1) * GROUP); row++)
@@ -410,9 +413,10 @@ static __device__ void rank(u32 rows, u32 dimension, u32 metric, u32 k, const fl
 #define SCAN(corpus, name, columns, terms, stages, unroll, ahead, threads, blocks)                                       \
     extern "C" __global__ void __launch_bounds__(threads, blocks) similarity_scan_##name##_##columns(u32 queries,        \
         u32 rows, u32 dimension, u32 padded, u32 metric, u32 first_group, u32 end_group, const corpus::Stored* vectors,  \
-        const float* norms, const u16* rounded, const float* scales, float* maxima, const volatile u32* cancel) {        \
+        const float* norms, const u16* rounded, const float* scales, float* maxima, const volatile u32* flag,             \
+        u32* cancelled) {                                                                                                \
         scan<corpus, columns, terms, stages, unroll, ahead>(queries, rows, dimension, padded, metric, first_group,       \
-            end_group, vectors, norms, rounded, scales, maxima, cancel);                                                 \
+            end_group, vectors, norms, rounded, scales, maxima, {flag, cancelled});                                      \
     }
 
 #define ENTRIES(corpus, name, stages)                                                                                   \
@@ -424,8 +428,8 @@ static __device__ void rank(u32 rows, u32 dimension, u32 metric, u32 k, const fl
     }                                                                                                                    \
     extern "C" __global__ void __launch_bounds__(THREADS) similarity_exact_##name(u32 rows, u32 dimension, u32 metric,   \
         const float* query, const double* norm, const corpus::Stored* vectors, float* maxima,                            \
-        const volatile u32* cancel) {                                                                                    \
-        exact<corpus>(rows, dimension, metric, query, norm, vectors, maxima, cancel);                                    \
+        const volatile u32* flag, u32* cancelled) {                                                                      \
+        exact<corpus>(rows, dimension, metric, query, norm, vectors, maxima, {flag, cancelled});                         \
     }                                                                                                                    \
     extern "C" __global__ void __launch_bounds__(THREADS) similarity_rank_##name(u32 rows, u32 dimension, u32 metric,    \
         u32 k, const float* numbers, const double* norms, const float* slacks, const corpus::Stored* vectors,            \

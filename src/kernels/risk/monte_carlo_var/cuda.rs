@@ -4,6 +4,7 @@ use super::Losses;
 use super::book::Book;
 use super::select::Level;
 use crate::cuda::{Arg, DeviceBuffer, Launch, Module, device_code};
+use crate::kernels::device::cancel::CancelSignal;
 use crate::service::{KernelError, LaunchContext};
 
 pub(super) static MODULE: Module = Module::embedded(device_code!("risk/monte-carlo-var"));
@@ -38,7 +39,7 @@ impl<'c, 'l> DeviceLosses<'c, 'l> {
             .collect();
         let groups = cuda.upload(&groups)?;
         let losses = cuda.alloc::<f32>(count as usize)?;
-        let cancel = cuda.cancel_flag();
+        let CancelSignal { flag, cancelled } = CancelSignal::new(cuda)?;
         let (num_groups, constant) = (num_groups as u32, -book.constant as f32);
         let scenarios = NUMBERS_PER_LAUNCH / (4 * u64::from(num_groups));
         for first in (0..count).step_by(scenarios as usize) {
@@ -46,7 +47,8 @@ impl<'c, 'l> DeviceLosses<'c, 'l> {
             let target = losses.slice(first as usize..(first + part) as usize);
             let blocks = (16 * cuda.device().multiprocessors).min(part.div_ceil(THREADS.into()) as u32);
             let launch = Launch { shared: 32 * num_groups, ..Launch::new(blocks, THREADS) };
-            let args: [&dyn Arg; 8] = [&first, &part, &seed, &num_groups, &groups, &constant, &target, &cancel];
+            let args: [&dyn Arg; 9] =
+                [&first, &part, &seed, &num_groups, &groups, &constant, &target, &flag, &cancelled];
             cuda.launch(&MODULE, "var_simulate", launch, &args)?;
         }
         Ok(Self { losses, cuda })

@@ -5,6 +5,7 @@
 // losses by their bits, from which the host finds order statistics, and `var_sums` adds up losses, once for each
 // confidence level. The simulation is bound by instructions, some 40 for each factor of a scenario; the rest reads the
 // losses once each.
+#include "cancel.cuh"
 #include "elementwise.cuh"
 #include "ordered_bits.cuh"
 
@@ -47,8 +48,9 @@ static __device__ void add_factor(float& sum, const Group& group, int index, flo
 // losses[i] of the scenarios first + i, i < count.
 extern "C" __global__ void __launch_bounds__(THREADS) var_simulate(
     u64 first, u64 count, u64 seed, u32 num_groups, const Group* groups, float constant, float* losses,
-    const volatile u32* cancel) {
+    const volatile u32* flag, u32* cancelled) {
     extern __shared__ Group shared[];
+    if (is_cancelled({flag, cancelled})) return;
     for (u32 i = threadIdx.x; i < num_groups; i += THREADS) shared[i] = groups[i];
     __syncthreads();
     const u64 threads = (u64)gridDim.x * THREADS;
@@ -65,7 +67,6 @@ extern "C" __global__ void __launch_bounds__(THREADS) var_simulate(
             add_factor(sum, group, 3, b.y);
         }
         losses[i] = sum;
-        if (*cancel != 0) return;
     }
 }
 

@@ -3,6 +3,7 @@
 use super::fit::Fit;
 use super::{Mean, Status};
 use crate::cuda::{Arg, DeviceBuffer, Launch, Module, device_code};
+use crate::kernels::device::cancel::CancelSignal;
 use crate::service::{Element, FloatArray, InvalidInput, KernelError, LaunchContext};
 
 pub(super) static MODULE: Module = Module::embedded(device_code!("temporal/volatility-analysis"));
@@ -66,13 +67,13 @@ fn fit_on_device<T: Element>(
     let launch = Launch { grid: [num_series.div_ceil(32), rows, 1], ..Launch::new(1, 256) };
     let args: [&dyn Arg; 5] = [&num_series, &length, returns, &scales, &normalized];
     cuda.launch(&MODULE, transpose, launch, &args)?;
-    let cancel = cuda.cancel_flag();
+    let CancelSignal { flag, cancelled } = CancelSignal::new(cuda)?;
     let fit = match mean {
         Mean::Constant => "volatility_fit_constant_mean",
         Mean::Zero => "volatility_fit_zero_mean",
     };
     let launch = Launch::new(num_series.div_ceil(FIT_THREADS), FIT_THREADS);
-    let args: [&dyn Arg; 7] = [&num_series, &length, &normalized, &scales, &fits, &counts, &cancel];
+    let args: [&dyn Arg; 8] = [&num_series, &length, &normalized, &scales, &fits, &counts, &flag, &cancelled];
     cuda.launch(&MODULE, fit, launch, &args)?;
 
     let fits = cuda.download(&fits)?;

@@ -5,6 +5,7 @@
 // normalized returns with those of one time next to each other, so that the threads of a warp read whole lines, and
 // `volatility_fit` searches. The passes over a series are bound by arithmetic in double precision: some 80 instructions
 // for each return.
+#include "cancel.cuh"
 #include "elementwise.cuh"
 
 constexpr u32 FULL_WARP = 0xffffffff;
@@ -160,7 +161,7 @@ struct Series {
     const double* first;
     u64 stride, n;
     double backcast;
-    const volatile u32* cancel;
+    CancelSignal cancel;
 
     // Calls `step` with each time and return; false once the run is cancelled. The next returns are read while those
     // before are computed with: a read takes as long as several steps.
@@ -179,9 +180,15 @@ struct Series {
             for (u32 i = 0; i < AHEAD; i++) {
                 if (t + i < n) step(t + i, now[i]);
             }
-            if (t % RETURNS_PER_POLL == 0 && *cancel != 0) return false;
+            if (t % RETURNS_PER_POLL == 0 && is_cancelled()) return false;
         }
         return true;
+    }
+
+    // Few blocks poll the host's flag, or all if there are few.
+    __device__ bool is_cancelled() const {
+        const bool polls = threadIdx.x % 32 == 0 && (gridDim.x <= 64 || blockIdx.x % 64 == 0);
+        return cancel.is_seen() || (polls && cancel.poll_cancel());
     }
 
     // The return at this time, or the last one.
@@ -536,7 +543,7 @@ struct Fits {
 
 template <bool MEAN>
 static __device__ void fit(
-    u32 num_series, u64 n, const double* returns, const double* scales, Fits out, const volatile u32* cancel) {
+    u32 num_series, u64 n, const double* returns, const double* scales, Fits out, CancelSignal cancel) {
     const u32 index = blockIdx.x * blockDim.x + threadIdx.x;
     if (index >= num_series) return;
     const double center = scales[index], scale = scales[num_series + (u64)index];
@@ -594,12 +601,12 @@ static __device__ void fit(
 
 extern "C" __global__ void __launch_bounds__(64, 6) volatility_fit_constant_mean(
     u32 num_series, u64 n, const double* returns, const double* scales, double* fits, u32* counts,
-    const volatile u32* cancel) {
-    fit<true>(num_series, n, returns, scales, {num_series, fits, counts}, cancel);
+    const volatile u32* flag, u32* cancelled) {
+    fit<true>(num_series, n, returns, scales, {num_series, fits, counts}, {flag, cancelled});
 }
 
 extern "C" __global__ void __launch_bounds__(64, 6) volatility_fit_zero_mean(
     u32 num_series, u64 n, const double* returns, const double* scales, double* fits, u32* counts,
-    const volatile u32* cancel) {
-    fit<false>(num_series, n, returns, scales, {num_series, fits, counts}, cancel);
+    const volatile u32* flag, u32* cancelled) {
+    fit<false>(num_series, n, returns, scales, {num_series, fits, counts}, {flag, cancelled});
 }
