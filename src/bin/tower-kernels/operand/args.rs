@@ -48,7 +48,7 @@ pub(crate) struct PutArgs {
     /// Name of the operand: 1 to 128 characters of A-Z a-z 0-9 - _ . of which the first is not a dot.
     #[arg(value_parser = name)]
     pub(super) name: String,
-    /// Type of the operand, such as graph, vectors or tensors.
+    /// Type of the operand, such as graph, vectors, names or tensors.
     #[arg(long, value_name = "TYPE")]
     pub(super) r#type: String,
     /// File with the value, a JSON document; `-` is stdin [default: - without --tensor].
