@@ -97,7 +97,7 @@ fn errors_have_an_exit_code_and_name_the_field_on_stderr() {
         (&["run", "linalg/saxpi"], SAXPY, 4, "did you mean `linalg/saxpy`?"),
         (&["describe", "betweenness-centrality"], "", 4, "did you mean `graph/betweenness-centrality`?"),
         (&["describe", "zzz"], "", 4, "`tower-kernels list` lists the kernels"),
-        (&["list", "--domain=nope"], "", 2, "no kernel has the domain `nope`; the domains are core, graph"),
+        (&["list", "--domain=nope"], "", 2, "no kernel has the domain `nope`; the domains are compliance, core, graph"),
         (&["run", "linalg/saxpy", "--timeout=5"], SAXPY, 2, "\"5\" is not a duration; use \"5s\""),
         (&["run", "linalg/saxpy", "--timeout=soon"], SAXPY, 2, "\"soon\" is not a duration"),
         (&["describe", "linalg/nothing"], "", 4, "no kernel has the id `linalg/nothing`"),
