@@ -15,6 +15,7 @@ mod drain;
 mod drain_clients;
 mod early;
 mod frames;
+mod kernel_pages;
 mod logs;
 mod operands;
 mod serving;

@@ -8,7 +8,7 @@
 //!     -d '{"vectors": [[1, 0, 0], [0, 1, 0], [0.6, 0.8, 0]], "dtype": "bfloat16"}'
 //! curl -s http://127.0.0.1:8080/execute -H 'content-type: application/json' -d '{"kernel_id": "ml/semantic-similarity", "input":
 //!     {"queries": [0, 2, 0], "corpus": {"operand": "articles"}, "top_k": 2}}'
-//! # "output":{"indices":[1,2],"scores":[1.0,0.7982401]}
+//! # "output":{"indices":[1,2],"scores":[1.0,0.79953176]}
 //! ```
 //!
 //! Points to cluster can be a tensor of an operand as well:
