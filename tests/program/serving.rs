@@ -171,3 +171,22 @@ fn with_json_logs_all_output_is_json() {
     wait(&mut child);
     assert_eq!(stdout.now(), "");
 }
+
+#[test]
+fn a_request_whose_response_may_fit_runs_and_one_whose_response_does_not_is_rejected() {
+    let server = Server::start(&["--cuda-mode=off", "--rest-max-response-size=2000"]);
+    let aggregate = |keys: Vec<u32>| {
+        let input = serde_json::json!({ "keys": keys, "values": vec![1.0; 2_000], "aggregates": ["sum"] });
+        server.post("/kernels/core/segmented-aggregate/execute", &input.to_string())
+    };
+    // 2 000 values could have as many keys, of which none could be told before the run.
+    let (status, body) = aggregate(vec![7; 2_000]);
+    assert!(status == 200 && body.contains(r#""sum":[2000.0]"#), "{status} {body}");
+    let (status, body) = aggregate((0..2_000).collect());
+    assert!(status == 413 && body.contains("2000 bytes"), "{status} {body}");
+    // The outputs of saxpy are as many as its inputs.
+    let numbers = vec![1.0; 5_000];
+    let saxpy = serde_json::json!({ "a": 1.0, "x": numbers, "y": numbers }).to_string();
+    let (status, body) = server.post("/kernels/linalg/saxpy/execute", &saxpy);
+    assert!(status == 413 && body.contains("2000 bytes"), "{status} {body}");
+}
