@@ -1,5 +1,5 @@
-"""Writes the goldens of the graph kernels on traversal, by networkx: connected_components.json, shortest_path.json
-and closeness.json.
+"""Writes the goldens of the graph kernels on traversal, by networkx: connected_components.json, shortest_path.json,
+weighted_paths.json and closeness.json.
 
     pip install -r tests/goldens/requirements.txt && python tests/goldens/make_traversal.py
 
@@ -11,6 +11,7 @@ The metrics of whole graphs, in closeness.json too, are networkx's, of the graph
 
 import json
 import pathlib
+from random import Random
 
 import networkx as nx
 
@@ -87,6 +88,24 @@ def shortest_paths(name, graph):
     return case
 
 
+def weighted_paths(name, graph):
+    """Distances by weights of 0 to 8 quarters; of parallel edges, and of both directions, the least weight counts."""
+    case = described(name, graph)
+    random = Random(len(case["edges"]))
+    case["weights"] = [random.randrange(9) / 4 for _ in case["edges"]]
+    case["sources"] = sorted({0, len(graph) // 2, len(graph) - 1})
+    simple = nx.DiGraph() if graph.is_directed() else nx.Graph()
+    simple.add_nodes_from(range(len(graph)))
+    for (start, end), weight in zip(case["edges"], case["weights"]):
+        before = simple.get_edge_data(start, end, {"weight": weight})["weight"]
+        simple.add_edge(start, end, weight=min(before, weight))
+    case["distances"] = []
+    for source in case["sources"]:
+        found = nx.single_source_dijkstra_path_length(simple, source)
+        case["distances"].append([found.get(node) for node in range(len(graph))])
+    return case
+
+
 def closeness(name, graph):
     case = described(name, graph)
     simple = nx.DiGraph(graph) if graph.is_directed() else nx.Graph(graph)
@@ -127,4 +146,5 @@ def closeness(name, graph):
 if __name__ == "__main__":
     write("connected_components.json", (components(*graph) for graph in graphs()))
     write("shortest_path.json", (shortest_paths(*graph) for graph in graphs()))
+    write("weighted_paths.json", (weighted_paths(*graph) for graph in graphs() if len(graph[1]) <= 1000))
     write("closeness.json", (closeness(*graph) for graph in graphs() if len(graph[1]) <= 1000))

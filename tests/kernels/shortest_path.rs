@@ -4,10 +4,10 @@ use proptest::prelude::*;
 use serde::Deserialize;
 use tower::{Service, ServiceExt};
 use tower_kernels::backends::cpu::CpuBackend;
-use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
+use tower_kernels::kernels::graph::csr::{Adjacency, CsrGraph, Direction};
 use tower_kernels::kernels::graph::shortest_path::{ShortestPath, ShortestPathInput, ShortestPathOutput, UNREACHABLE};
 use tower_kernels::service::{
-    Kernel, KernelError, KernelRegistry, KernelRequest, KernelService, Operand, Payload, RunContext,
+    Kernel, KernelError, KernelRegistry, KernelRequest, KernelService, Operand, OperandValue, Payload, RunContext,
 };
 
 #[derive(Deserialize)]
@@ -76,6 +76,150 @@ fn distances_and_predecessors_are_those_of_networkx() {
     }
 }
 
+#[derive(Deserialize)]
+struct WeightedGolden {
+    name: String,
+    num_nodes: u64,
+    directed: bool,
+    edges: Vec<[u32; 2]>,
+    weights: Vec<f32>,
+    sources: Vec<u32>,
+    distances: Vec<Vec<Option<f64>>>,
+}
+
+#[test]
+fn weighted_distances_are_those_of_networkx() {
+    let goldens: Vec<WeightedGolden> = serde_json::from_str(include_str!("../goldens/weighted_paths.json")).unwrap();
+    assert!(goldens.len() >= 8);
+    for golden in goldens {
+        let expected: Vec<f64> =
+            golden.distances.iter().flatten().map(|value| value.unwrap_or(f64::INFINITY)).collect();
+        let direction = if golden.directed { Direction::Directed } else { Direction::Undirected };
+        let inline = ShortestPathInput {
+            directed: golden.directed,
+            sources: golden.sources.clone().into(),
+            predecessors: true,
+            weights: Some(golden.weights.clone().into()),
+            ..ShortestPathInput::from_edges(golden.num_nodes, golden.edges.clone())
+        };
+        let nodes = golden.num_nodes as usize;
+        let graph = CsrGraph::from_weighted_edges(nodes, &golden.edges, &golden.weights, direction).unwrap();
+        let successors = graph.successors().clone();
+        let csr = ShortestPathInput {
+            edges: None,
+            row_offsets: Some(successors.row_offsets().to_vec().into()),
+            column_indices: Some(successors.column_indices().to_vec().into()),
+            weights: Some(successors.weights().unwrap().to_vec().into()),
+            ..inline.clone()
+        };
+        let registry = KernelRegistry::new();
+        tower_kernels::kernels::register_all(&registry).unwrap();
+        let operand: Operand<CsrGraph> = registry.operands().put("graph", graph).unwrap();
+        let stored = ShortestPathInput {
+            sources: golden.sources.clone().into(),
+            predecessors: true,
+            ..ShortestPathInput::from_operand(operand)
+        };
+        for input in [&inline, &csr, &stored] {
+            let output = run(input);
+            assert_eq!(output.weighted_distances.as_deref(), Some(&expected[..]), "{}", golden.name);
+            assert!(output.distances.is_empty());
+            check_predecessors(&output, &successors, &golden.sources, &golden.name);
+            let by_edges = run(&ShortestPathInput { use_weights: false, ..input.clone() });
+            let plain = ShortestPathInput { weights: None, ..inline.clone() };
+            assert_eq!(by_edges, run(&plain), "{}", golden.name);
+        }
+    }
+}
+
+/// Every node that is reached has a predecessor whose arc leads to it at its distance, and following them leads to the source.
+fn check_predecessors(output: &ShortestPathOutput, successors: &Adjacency, sources: &[u32], name: &str) {
+    let nodes = successors.row_offsets().len() - 1;
+    let distances = output.weighted_distances.as_deref().unwrap();
+    for (index, &source) in sources.iter().enumerate() {
+        let own = index * nodes..(index + 1) * nodes;
+        let (distances, predecessors) = (&distances[own.clone()], &output.predecessors[own]);
+        for node in 0..nodes as u32 {
+            let (mut at, mut steps) = (node, 0);
+            while predecessors[at as usize] != UNREACHABLE {
+                let before = predecessors[at as usize];
+                let (arc, _) = successors.indexed_row(before).find(|&(_, to)| to == at).unwrap();
+                let weight = f64::from(successors.weights().unwrap()[arc]);
+                assert_eq!(distances[before as usize] + weight, distances[at as usize], "{name}: {before} to {at}");
+                (at, steps) = (before, steps + 1);
+                assert!(steps <= nodes, "{name}: the predecessors of {node} form a circle");
+            }
+            assert_eq!(at == source, distances[node as usize].is_finite(), "{name}: {node}");
+        }
+    }
+}
+
+/// A graph whose buckets are large enough that several threads work on them.
+#[test]
+fn wide_buckets_give_distances_that_no_arc_makes_shorter() {
+    let random = |index: u64| (index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) as u32;
+    let edges: Vec<[u32; 2]> =
+        (0..400_000).map(|edge| [random(2 * edge), random(2 * edge + 1)].map(|node| node % 50_000)).collect();
+    let weights: Vec<f32> = (0..400_000).map(|edge| (random(edge + 7_000_000) % 1_000) as f32).collect();
+    for direction in [Direction::Undirected, Direction::Directed] {
+        let graph = CsrGraph::from_weighted_edges(50_000, &edges, &weights, direction).unwrap();
+        let input = ShortestPathInput {
+            directed: direction == Direction::Directed,
+            sources: vec![7].into(),
+            predecessors: true,
+            weights: Some(weights.clone().into()),
+            ..ShortestPathInput::from_edges(50_000, edges.clone())
+        };
+        let output = run(&input);
+        let distances = output.weighted_distances.as_deref().unwrap();
+        assert!(distances.iter().filter(|distance| distance.is_finite()).count() > 40_000);
+        for node in 0..50_000 {
+            for (arc, next) in graph.successors().indexed_row(node) {
+                let through = distances[node as usize] + f64::from(graph.successors().weights().unwrap()[arc]);
+                assert!(distances[next as usize] <= through, "{node} to {next}");
+            }
+        }
+        check_predecessors(&output, graph.successors(), &[7], "random");
+    }
+}
+
+#[tokio::test]
+async fn a_stored_graph_keeps_its_weights_and_kernels_that_take_none_ignore_them() {
+    let document = r#"{"num_nodes": 3, "edges": [[0, 1], [1, 2], [0, 2]], "weights": [0.5, 0.25, 2]}"#;
+    let registry = KernelRegistry::new();
+    tower_kernels::kernels::register_all(&registry).unwrap();
+    let document = serde_json::from_str(document).unwrap();
+    let graph = CsrGraph::from_document(&document, &RunContext::detached()).unwrap();
+    assert_eq!(graph.summary(), serde_json::json!({"nodes": 3, "edges": 3, "directed": false, "weighted": true}));
+    let tensors = graph.to_tensors();
+    let names: Vec<_> = tensors.iter().map(|(name, _)| name.to_owned()).collect();
+    assert!(names.contains(&"weights".to_owned()), "{names:?}");
+    registry.operands().put("roads", graph).unwrap();
+    let mut service = KernelService::with_backend(registry, CpuBackend::new());
+    let mut ask = async |kernel: &'static str, input: &str| {
+        let request = KernelRequest::new(kernel, Payload::json(input.to_owned()));
+        let response = service.ready().await.unwrap().call(request).await?;
+        let Payload::Json(output) = response.payload else { panic!("an output that is not JSON") };
+        Ok::<serde_json::Value, KernelError>(serde_json::from_slice(&output).unwrap())
+    };
+    let paths = ask("graph/shortest-path", r#"{"graph": {"operand": "roads"}}"#).await.unwrap();
+    assert_eq!(paths, serde_json::json!({"distances": [], "weighted_distances": [0.0, 0.5, 0.75], "predecessors": []}));
+    let triangles = ask("graph/triangle-counting", r#"{"graph": {"operand": "roads"}}"#).await.unwrap();
+    assert_eq!(triangles["total_triangles"], 1);
+    let inline = r#"{"graph": {"num_nodes": 2, "edges": [[0, 1]], "weights": [1.0]}}"#;
+    let rejected = ask("graph/triangle-counting", inline).await.unwrap_err();
+    assert!(
+        matches!(&rejected, KernelError::InvalidInput(invalid) if invalid.field == "graph.weights"),
+        "{rejected:?}"
+    );
+    // The infinite distance of a node that no path leads to.
+    let alone = r#"{"num_nodes": 3, "edges": [[0, 1]], "weights": [1.5]}"#;
+    assert_eq!(
+        ask("graph/shortest-path", alone).await.unwrap()["weighted_distances"],
+        serde_json::json!([0.0, 1.5, null])
+    );
+}
+
 /// A graph whose levels are large enough that they are pulled, and pushed by several threads.
 #[test]
 fn wide_levels_give_what_narrow_ones_give() {
@@ -115,6 +259,11 @@ async fn invalid_input_is_rejected_by_its_field() {
         (r#"{"num_nodes": 3, "edges": [[0, 1]], "sources": []}"#, "sources"),
         (r#"{"num_nodes": 3, "edges": [[0, 1]], "sources": [-1]}"#, "sources[0]"),
         (&many, "sources"),
+        (r#"{"num_nodes": 3, "edges": [[0, 1]], "weights": [1, 2]}"#, "weights"),
+        (r#"{"num_nodes": 3, "edges": [[0, 1], [1, 2]], "weights": [0, -0.5]}"#, "weights[1]"),
+        (r#"{"num_nodes": 3, "edges": [[0, 1]], "weights": ["1"]}"#, "weights[0]"),
+        (r#"{"graph": {"num_nodes": 3, "edges": [[0, 1]], "weights": [-1]}}"#, "graph.weights[0]"),
+        (r#"{"graph": {"num_nodes": 3, "edges": [[0, 1]], "weights": []}}"#, "graph.weights"),
     ] {
         let request = KernelRequest::new("graph/shortest-path", Payload::json(input.to_owned()));
         let error = service.ready().await.unwrap().call(request).await.unwrap_err();

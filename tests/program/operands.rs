@@ -89,7 +89,7 @@ fn a_graph_is_put_listed_shown_and_removed() {
         (&stored["name"], &stored["version"], &stored["type"]),
         (&json!("payments"), &json!(1), &json!("graph"))
     );
-    assert_eq!(stored["summary"], json!({"nodes": 3, "edges": 2, "directed": false}));
+    assert_eq!(stored["summary"], json!({"nodes": 3, "edges": 2, "directed": false, "weighted": false}));
     let file = TempFile::new(PATH_OF_3.as_bytes());
     let second = succeeded(&operand(&url, &["put", "payments", "--type", "graph", "--public", file.path()], ""));
     assert_eq!((&second["version"], &second["public"]), (&json!(2), &json!(true)));

@@ -76,7 +76,7 @@ async fn a_graph_is_put_once_and_asked_often() {
     let answer = put(&server, GRAPH, &[], &path_of(4)).await;
     assert_eq!((answer.status, answer.header("location")), (201, Some("/operands/payments")), "{answer:?}");
     let stored = answer.json();
-    let summary = json!({"nodes": 4, "edges": 3, "directed": false});
+    let summary = json!({"nodes": 4, "edges": 3, "directed": false, "weighted": false});
     assert_eq!((&stored["name"], &stored["version"], &stored["summary"]), (&"payments".into(), &1.into(), &summary));
     assert_eq!(
         (stored["bytes"].as_u64(), stored["etag"].as_str()),

@@ -172,7 +172,7 @@ fn uploads_are_checked_in_full_and_a_bad_one_leaves_the_old_version() {
         operands.put_payload("g", kind, Payload::json(json), &PutOptions::default(), &RunContext::detached())
     };
     let graph = put("graph", r#"{"num_nodes": 3, "edges": [[0, 1], [1, 2], [2, 2], [1, 0]]}"#).unwrap();
-    assert_eq!(graph.info().summary, json!({"nodes": 3, "edges": 2, "directed": false}));
+    assert_eq!(graph.info().summary, json!({"nodes": 3, "edges": 2, "directed": false, "weighted": false}));
     let oriented = 4 * (3 + 4 + 2);
     assert_eq!(
         graph.bytes(),
@@ -220,6 +220,7 @@ fn triangle_with_tail(registry: &KernelRegistry) -> tower_kernels::service::Oper
         row_offsets: None,
         column_indices: None,
         directed: false,
+        weights: None,
     };
     let graph = tower_kernels::service::OperandValue::from_document(&document, &RunContext::detached()).unwrap();
     registry.operands().put("payments", graph).unwrap()

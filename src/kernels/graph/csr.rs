@@ -35,12 +35,14 @@ pub enum Direction {
 pub struct Adjacency {
     offsets: Buffer<u32>,
     columns: Buffer<u32>,
+    /// One for each column, of a graph with weights.
+    weights: Option<Buffer<f32>>,
 }
 
 impl Adjacency {
     /// Wraps arrays of this form.
     pub(super) fn from_arrays(offsets: Vec<u32>, columns: Vec<u32>) -> Self {
-        Self { offsets: offsets.into(), columns: columns.into() }
+        Self { offsets: offsets.into(), columns: columns.into(), weights: None }
     }
 
     /// Where each node's neighbours start, `num_nodes + 1` values.
@@ -51,6 +53,17 @@ impl Adjacency {
     /// The neighbours of all nodes, one row after the other.
     pub fn column_indices(&self) -> &[u32] {
         &self.columns
+    }
+
+    /// The weights of the edges to all neighbours, in the order of [`column_indices`](Self::column_indices); `None` for a
+    /// graph without weights.
+    pub fn weights(&self) -> Option<&[f32]> {
+        self.weights.as_deref()
+    }
+
+    /// Returns the weights as a buffer that shares its memory.
+    pub(super) fn weights_buffer(&self) -> Option<&Buffer<f32>> {
+        self.weights.as_ref()
     }
 
     /// Returns the offsets and the columns as buffers that share their memory.
@@ -65,6 +78,12 @@ impl Adjacency {
         &self.columns[self.offsets[node] as usize..self.offsets[node + 1] as usize]
     }
 
+    /// The neighbours of `node`, each with its index among the [columns](Self::column_indices) of all nodes.
+    #[inline]
+    pub fn indexed_row(&self, node: u32) -> impl Iterator<Item = (usize, u32)> + '_ {
+        (self.offsets[node as usize] as usize..).zip(self.row(node).iter().copied())
+    }
+
     /// How many neighbours `node` has.
     #[inline]
     pub fn degree(&self, node: u32) -> usize {
@@ -76,32 +95,62 @@ impl Adjacency {
         self.offsets.len() - 1
     }
 
-    fn arcs(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
-        (0..self.num_nodes() as u32).flat_map(move |row| self.row(row).iter().map(move |&column| (row, column)))
-    }
-
     /// The same arcs the other way round. Rows are visited in ascending order, so the new rows come out sorted.
-    fn transposed<E>(&self, spend: &mut impl FnMut(usize) -> Result<(), E>) -> Result<Rows, E> {
-        Rows::sorted(self.num_nodes(), || self.arcs().map(|(row, column)| (column, row)), spend)
+    fn transposed<E>(&self, spend: &mut impl FnMut(usize) -> Result<(), E>) -> Result<Self, E> {
+        Ok(match &self.weights {
+            Some(weights) => Rows::transposed(&self.offsets, &self.columns, weights, spend)?.into(),
+            // Units take no memory.
+            None => Rows::transposed(&self.offsets, &self.columns, &vec![(); self.columns.len()], spend)?.into(),
+        })
     }
 }
+
+/// The weight of an arc: a number, or nothing in a graph without weights.
+trait ArcWeight: Copy + Default {
+    /// Returns the weight of an arc that is there twice.
+    fn of_repeated(self, other: Self) -> Self;
+
+    fn into_buffer(weights: Vec<Self>) -> Option<Buffer<f32>>;
+}
+
+impl ArcWeight for () {
+    fn of_repeated(self, (): ()) {}
+
+    fn into_buffer(_: Vec<()>) -> Option<Buffer<f32>> {
+        None
+    }
+}
+
+impl ArcWeight for f32 {
+    fn of_repeated(self, other: f32) -> f32 {
+        self.min(other)
+    }
+
+    fn into_buffer(weights: Vec<f32>) -> Option<Buffer<f32>> {
+        Some(weights.into())
+    }
+}
+
+/// An arc: the nodes that it leads from and to, and its weight.
+type WeightedArc<W> = (u32, u32, W);
 
 /// An adjacency that is being built.
-struct Rows {
+struct Rows<W> {
     offsets: Vec<u32>,
     columns: Vec<u32>,
+    weights: Vec<W>,
 }
 
-impl From<Rows> for Adjacency {
-    fn from(Rows { offsets, columns }: Rows) -> Self {
-        Self { offsets: offsets.into(), columns: columns.into() }
+impl<W: ArcWeight> From<Rows<W>> for Adjacency {
+    fn from(Rows { offsets, columns, weights }: Rows<W>) -> Self {
+        Self { offsets: offsets.into(), columns: columns.into(), weights: W::into_buffer(weights) }
     }
 }
 
-impl Rows {
+impl<W: ArcWeight> Rows<W> {
     /// Sorts arcs into rows by counting, keeping their order within a row. `spend` is called for each arc visited, and
     /// its error ends it.
-    fn sorted<I: Iterator<Item = (u32, u32)>, E>(
+    fn sorted<I: Iterator<Item = WeightedArc<W>>, E>(
         num_nodes: usize,
         arcs: impl Fn() -> I,
         spend: &mut impl FnMut(usize) -> Result<(), E>,
@@ -109,7 +158,7 @@ impl Rows {
         // Counting one row ahead makes the running sum the rows' starts, and filling turns starts into ends, which
         // are the next rows' starts: no second array is needed.
         let mut offsets = vec![0_u32; num_nodes + 2];
-        for (row, _) in arcs() {
+        for (row, ..) in arcs() {
             spend(1)?;
             offsets[row as usize + 2] += 1;
         }
@@ -119,14 +168,32 @@ impl Rows {
             *offset = sum;
         }
         let mut columns = vec![0_u32; sum as usize];
-        for (row, column) in arcs() {
+        let mut weights = vec![W::default(); sum as usize];
+        for (row, column, weight) in arcs() {
             spend(1)?;
             let next = &mut offsets[row as usize + 1];
             columns[*next as usize] = column;
+            weights[*next as usize] = weight;
             *next += 1;
         }
         offsets.pop();
-        Ok(Self { offsets, columns })
+        Ok(Self { offsets, columns, weights })
+    }
+
+    /// Sorts the reverses of arcs into rows.
+    fn transposed<E>(
+        offsets: &[u32],
+        columns: &[u32],
+        weights: &[W],
+        spend: &mut impl FnMut(usize) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let reverses = || arcs_of(offsets, columns, weights).map(|(row, column, weight)| (column, row, weight));
+        Self::sorted(offsets.len() - 1, reverses, spend)
+    }
+
+    /// Sorts the reverses of these arcs into rows.
+    fn reversed<E>(&self, spend: &mut impl FnMut(usize) -> Result<(), E>) -> Result<Self, E> {
+        Self::transposed(&self.offsets, &self.columns, &self.weights, spend)
     }
 
     /// Drops repeated columns from sorted rows.
@@ -137,28 +204,47 @@ impl Rows {
             let end = self.offsets[node + 1] as usize;
             let row_start = len;
             for index in start..end {
-                let column = self.columns[index];
+                let (column, weight) = (self.columns[index], self.weights[index]);
                 if len == row_start || self.columns[len - 1] != column {
                     self.columns[len] = column;
+                    self.weights[len] = weight;
                     len += 1;
+                } else {
+                    self.weights[len - 1] = self.weights[len - 1].of_repeated(weight);
                 }
             }
             start = end;
             self.offsets[node + 1] = len as u32;
         }
         self.columns.truncate(len);
+        self.weights.truncate(len);
         self
     }
 }
 
-/// A simple unweighted graph: no self-loops, no parallel edges, neighbours sorted.
+/// Returns the arcs of CSR arrays, row by row.
+fn arcs_of<'a, W: Copy>(
+    offsets: &'a [u32],
+    columns: &'a [u32],
+    weights: &'a [W],
+) -> impl Iterator<Item = WeightedArc<W>> + 'a {
+    offsets.windows(2).zip(0_u32..).flat_map(move |(ends, row)| {
+        let range = ends[0] as usize..ends[1] as usize;
+        columns[range.clone()].iter().zip(&weights[range]).map(move |(&column, &weight)| (row, column, weight))
+    })
+}
+
+/// A simple graph: no self-loops, no parallel edges, neighbours sorted. Its edges may have weights.
 ///
 /// Self-loops and parallel edges of the input are dropped; no shortest path uses the former, and unweighted shortest
-/// paths are counted by the nodes they pass, as networkx counts them.
+/// paths are counted by the nodes they pass, as networkx counts them. Of parallel edges, and of the two directions of an
+/// undirected edge where both are given, the least weight is kept: that is the edge which a shortest path takes.
 #[derive(Debug, Clone)]
 pub struct CsrGraph {
     successors: Adjacency,
     predecessors: Predecessors,
+    /// The least weight, of a graph with edges that have weights.
+    least_weight: Option<f32>,
     /// Made when a kernel needs it first, and kept.
     oriented: OnceLock<OrientedGraph>,
 }
@@ -181,7 +267,8 @@ enum Predecessors {
 
 impl CsrGraph {
     fn new(successors: Adjacency, predecessors: Predecessors) -> Self {
-        Self { successors, predecessors, oriented: OnceLock::new() }
+        let least_weight = successors.weights().and_then(|weights| weights.iter().copied().reduce(f32::min));
+        Self { successors, predecessors, least_weight, oriented: OnceLock::new() }
     }
 
     /// Builds a graph from a list of edges, in time and memory linear in nodes and edges.
@@ -191,19 +278,41 @@ impl CsrGraph {
     /// checked before anything is allocated; an edge with a node that is not below `num_nodes`; more than
     /// `u32::MAX` arcs (an undirected edge is two).
     pub fn from_edges(num_nodes: usize, edges: &[[u32; 2]], direction: Direction) -> Result<Self, InvalidInput> {
-        Self::from_edges_while(num_nodes, edges, direction, &mut |_| Ok(()))
+        Self::from_edges_while(num_nodes, edges, None, direction, &mut |_| Ok(()))
     }
 
-    /// As [`from_edges`](Self::from_edges), as long as `spend`, which is called with the number of arcs visited, returns no error.
+    /// As [`from_edges`](Self::from_edges), with a weight for each edge.
+    ///
+    /// # Errors
+    /// Those of `from_edges`; another number of weights than of edges, or a weight that is not finite.
+    pub fn from_weighted_edges(
+        num_nodes: usize,
+        edges: &[[u32; 2]],
+        weights: &[f32],
+        direction: Direction,
+    ) -> Result<Self, InvalidInput> {
+        Self::from_edges_while(num_nodes, edges, Some(weights), direction, &mut |_| Ok(()))
+    }
+
+    /// As [`from_edges`](Self::from_edges) or [`from_weighted_edges`](Self::from_weighted_edges), as long as `spend`, which
+    /// is called with the number of arcs visited, returns no error.
     pub(super) fn from_edges_while<E: From<InvalidInput>>(
         num_nodes: usize,
         edges: &[[u32; 2]],
+        weights: Option<&[f32]>,
         direction: Direction,
         spend: &mut impl FnMut(usize) -> Result<(), E>,
     ) -> Result<Self, E> {
         Self::check_edges(num_nodes, edges)?;
         Self::check_arcs("edges", edges.len(), direction)?;
-        Self::build(num_nodes, || edges.iter().map(|&[from, to]| (from, to)), direction, spend)
+        match weights {
+            Some(weights) => {
+                Self::check_weights(weights, edges.len())?;
+                let arcs = || edges.iter().zip(weights).map(|(&[from, to], &weight)| (from, to, weight));
+                Self::build(num_nodes, arcs, direction, spend)
+            }
+            None => Self::build(num_nodes, || edges.iter().map(|&[from, to]| (from, to, ())), direction, spend),
+        }
     }
 
     /// Runs the checks of [`from_edges`](Self::from_edges) alone.
@@ -230,6 +339,21 @@ impl CsrGraph {
         Ok(())
     }
 
+    /// Checks that there is a finite weight for each edge.
+    ///
+    /// # Errors
+    /// The field that is wrong.
+    pub fn check_weights(weights: &[f32], num_edges: usize) -> Result<(), InvalidInput> {
+        if weights.len() != num_edges {
+            let reason = format!("{} values, and there are {num_edges} edges", weights.len());
+            return Err(InvalidInput::new("weights", reason));
+        }
+        match weights.iter().position(|weight| !weight.is_finite()) {
+            Some(index) => Err(InvalidInput::new(format!("weights[{index}]"), "a weight is a finite number")),
+            None => Ok(()),
+        }
+    }
+
     /// Builds a graph from CSR arrays: the neighbours of node `v` are
     /// `column_indices[row_offsets[v]..row_offsets[v + 1]]`, in any order, and there are `row_offsets.len() - 1` nodes.
     ///
@@ -237,34 +361,27 @@ impl CsrGraph {
     /// `row_offsets` that is empty, does not start at 0, falls, or does not end at the length of `column_indices`; a
     /// column index that is not below the number of nodes; too many nodes or arcs.
     pub fn from_csr(row_offsets: &[u32], column_indices: &[u32], direction: Direction) -> Result<Self, InvalidInput> {
-        Self::from_csr_while(row_offsets, column_indices, direction, &mut |_| Ok(()))
-    }
-
-    /// As [`from_csr`](Self::from_csr), as long as `spend`, which is called with the number of arcs visited, returns no error.
-    pub(super) fn from_csr_while<E: From<InvalidInput>>(
-        row_offsets: &[u32],
-        column_indices: &[u32],
-        direction: Direction,
-        spend: &mut impl FnMut(usize) -> Result<(), E>,
-    ) -> Result<Self, E> {
         Self::check_csr(row_offsets, column_indices)?;
         Self::check_arcs("column_indices", column_indices.len(), direction)?;
-        Self::build_csr(row_offsets, column_indices, direction, spend)
+        Self::build_csr(row_offsets, column_indices, None, direction, &mut |_| Ok(()))
     }
 
     /// Builds a graph from CSR arrays that have been checked.
     fn build_csr<E>(
         row_offsets: &[u32],
         column_indices: &[u32],
+        weights: Option<&[f32]>,
         direction: Direction,
         spend: &mut impl FnMut(usize) -> Result<(), E>,
     ) -> Result<Self, E> {
-        let arcs = || {
-            row_offsets.windows(2).zip(0_u32..).flat_map(|(row, from)| {
-                column_indices[row[0] as usize..row[1] as usize].iter().map(move |&to| (from, to))
-            })
-        };
-        Self::build(row_offsets.len() - 1, arcs, direction, spend)
+        let num_nodes = row_offsets.len() - 1;
+        match weights {
+            Some(weights) => Self::build(num_nodes, || arcs_of(row_offsets, column_indices, weights), direction, spend),
+            None => {
+                let units = vec![(); column_indices.len()];
+                Self::build(num_nodes, || arcs_of(row_offsets, column_indices, &units), direction, spend)
+            }
+        }
     }
 
     /// Runs the checks of [`from_csr`](Self::from_csr) alone.
@@ -308,21 +425,28 @@ impl CsrGraph {
         }
     }
 
-    /// As [`from_csr`](Self::from_csr), as long as `spend`, which is called with the number of arcs visited, returns no
-    /// error. Arrays that are in the form of the graph already are shared and not copied.
+    /// As [`from_csr`](Self::from_csr), with weights if there are any, as long as `spend`, which is called with the number
+    /// of arcs visited, returns no error. Arrays that are in the form of the graph already are shared and not copied, but
+    /// for those of an undirected graph with weights, whose two directions are compared by sorting them.
     pub(super) fn from_buffers_while<E: From<InvalidInput>>(
         row_offsets: &Buffer<u32>,
         column_indices: &Buffer<u32>,
+        weights: Option<&Buffer<f32>>,
         direction: Direction,
         spend: &mut impl FnMut(usize) -> Result<(), E>,
     ) -> Result<Self, E> {
         Self::check_row_offsets(row_offsets, column_indices.len())?;
         Self::check_arcs("column_indices", column_indices.len(), direction)?;
-        if !is_canonical(row_offsets, column_indices, direction, spend)? {
-            Self::check_columns(row_offsets.len() - 1, column_indices)?;
-            return Self::build_csr(row_offsets, column_indices, direction, spend);
+        if let Some(weights) = weights {
+            Self::check_weights(weights, column_indices.len())?;
         }
-        let successors = Adjacency { offsets: row_offsets.clone(), columns: column_indices.clone() };
+        let is_to_be_sorted = direction == Direction::Undirected && weights.is_some();
+        if is_to_be_sorted || !is_canonical(row_offsets, column_indices, direction, spend)? {
+            Self::check_columns(row_offsets.len() - 1, column_indices)?;
+            return Self::build_csr(row_offsets, column_indices, weights.map(|weights| &**weights), direction, spend);
+        }
+        let successors =
+            Adjacency { offsets: row_offsets.clone(), columns: column_indices.clone(), weights: weights.cloned() };
         let predecessors = match direction {
             Direction::Directed => Predecessors::Lazy(OnceLock::new()),
             Direction::Undirected => Predecessors::Same,
@@ -341,25 +465,23 @@ impl CsrGraph {
         }
     }
 
-    fn build<I: Iterator<Item = (u32, u32)>, E>(
+    fn build<W: ArcWeight, I: Iterator<Item = WeightedArc<W>>, E>(
         num_nodes: usize,
         edges: impl Fn() -> I,
         direction: Direction,
         spend: &mut impl FnMut(usize) -> Result<(), E>,
     ) -> Result<Self, E> {
-        let edges = || edges().filter(|(from, to)| from != to);
+        let edges = || edges().filter(|(from, to, _)| from != to);
         match direction {
             Direction::Directed => {
-                let predecessors: Adjacency =
-                    Adjacency::from(Rows::sorted(num_nodes, edges, spend)?).transposed(spend)?.without_repeats().into();
-                let successors = predecessors.transposed(spend)?.into();
-                Ok(Self::new(successors, Predecessors::Lazy(predecessors.into())))
+                let predecessors = Rows::sorted(num_nodes, edges, spend)?.reversed(spend)?.without_repeats();
+                let successors = predecessors.reversed(spend)?.into();
+                Ok(Self::new(successors, Predecessors::Lazy(Adjacency::from(predecessors).into())))
             }
             Direction::Undirected => {
-                let arcs = || edges().flat_map(|(from, to)| [(from, to), (to, from)]);
-                let rows = Adjacency::from(Rows::sorted(num_nodes, arcs, spend)?);
-                let successors = rows.transposed(spend)?.without_repeats().into();
-                Ok(Self::new(successors, Predecessors::Same))
+                let arcs = || edges().flat_map(|(from, to, weight)| [(from, to, weight), (to, from, weight)]);
+                let successors = Rows::sorted(num_nodes, arcs, spend)?.reversed(spend)?.without_repeats();
+                Ok(Self::new(successors.into(), Predecessors::Same))
             }
         }
     }
@@ -382,6 +504,11 @@ impl CsrGraph {
         }
     }
 
+    /// The least weight of an edge; `None` without weights or without edges.
+    pub fn least_weight(&self) -> Option<f32> {
+        self.least_weight
+    }
+
     /// The nodes that edges lead to.
     pub fn successors(&self) -> &Adjacency {
         &self.successors
@@ -395,7 +522,7 @@ impl CsrGraph {
             Predecessors::Lazy(predecessors) => predecessors.get_or_init(|| {
                 let mut spend = |_| Ok::<(), std::convert::Infallible>(());
                 match self.successors.transposed(&mut spend) {
-                    Ok(rows) => rows.into(),
+                    Ok(predecessors) => predecessors,
                     Err(never) => match never {},
                 }
             }),
@@ -410,9 +537,9 @@ impl CsrGraph {
         let Predecessors::Lazy(predecessors) = &self.predecessors else { return Ok(()) };
         if predecessors.get().is_none() {
             let mut cancel_check = CancelCheck::new(context);
-            let rows = self.successors.transposed(&mut |arcs| cancel_check.spend(arcs))?;
+            let transposed = self.successors.transposed(&mut |arcs| cancel_check.spend(arcs))?;
             // Another request may have made them meanwhile, which are the same.
-            let _ = predecessors.set(rows.into());
+            let _ = predecessors.set(transposed);
         }
         Ok(())
     }
@@ -480,7 +607,8 @@ mod tests {
                 let graph = CsrGraph::from_edges(nodes as usize, &edges, direction).unwrap();
                 let arrays = graph.successors();
                 let ok = &mut |_| Ok::<(), InvalidInput>(());
-                let shared = CsrGraph::from_buffers_while(&arrays.offsets, &arrays.columns, direction, ok).unwrap();
+                let shared =
+                    CsrGraph::from_buffers_while(&arrays.offsets, &arrays.columns, None, direction, ok).unwrap();
                 let columns = [&shared, &graph].map(|graph| graph.successors().column_indices().as_ptr());
                 // Small buffers are copied.
                 assert!(columns[0] == columns[1] || nodes < 3000);
@@ -495,7 +623,7 @@ mod tests {
                     columns.remove(offsets[row] as usize);
                     offsets[row + 1..].iter_mut().for_each(|offset| *offset -= 1);
                     let (offsets, columns) = (offsets.into(), columns.into());
-                    assert_eq!(CsrGraph::from_buffers_while(&offsets, &columns, direction, ok).unwrap(), graph);
+                    assert_eq!(CsrGraph::from_buffers_while(&offsets, &columns, None, direction, ok).unwrap(), graph);
                 }
             }
         }

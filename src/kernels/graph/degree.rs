@@ -93,9 +93,10 @@ mod tests {
         let edges = [[0, 1], [0, 2], [1, 2], [3, 2], [2, 0]];
         let graph = CsrGraph::from_edges(5, &edges, Direction::Directed).unwrap();
         let successors = graph.successors().to_buffers();
-        let stored = CsrGraph::from_buffers_while(&successors[0], &successors[1], Direction::Directed, &mut |_| {
-            Ok::<_, KernelError>(())
-        });
+        let stored =
+            CsrGraph::from_buffers_while(&successors[0], &successors[1], None, Direction::Directed, &mut |_| {
+                Ok::<_, KernelError>(())
+            });
         let stored = stored.unwrap();
         assert!(stored.made_predecessors().is_none() && graph.made_predecessors().is_some());
         for graph in [&graph, &stored] {

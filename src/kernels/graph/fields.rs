@@ -98,6 +98,8 @@ macro_rules! graph_input {
                     row_offsets: self.row_offsets.as_ref(),
                     column_indices: self.column_indices.as_ref(),
                     directed: self.directed,
+                    weights: None,
+                    takes_weights: false,
                 }
             }
         }

@@ -11,7 +11,12 @@
 //! | `row_offsets` | `u32`, `[num_nodes + 1]` | where each node's neighbours start |
 //! | `column_indices` | `u32`, `[m]` | the neighbours |
 //! | `directed` | bool | whether edges lead one way only |
+//! | `weights` | `f32`, `[m]` | the weights of the edges, of kernels that take them |
+//!
+//! A graph that is an operand, or an object, may have weights whatever the kernel. A kernel that takes none ignores those of
+//! an operand, which many kernels share, and rejects those that came with its own request.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use serde::de::{Deserialize, Deserializer, Error};
@@ -42,6 +47,10 @@ pub struct GraphInput<'a> {
     pub column_indices: Option<&'a Buffer<u32>>,
     /// Whether edges lead one way only.
     pub directed: bool,
+    /// The weights of the edges: one for each of `edges` or of `column_indices`.
+    pub weights: Option<&'a Buffer<f32>>,
+    /// Whether the kernel takes weights. Otherwise those that came with the request are rejected.
+    pub takes_weights: bool,
 }
 
 /// The forms of a graph.
@@ -50,10 +59,12 @@ enum Form<'a> {
     Edges {
         num_nodes: u64,
         edges: &'a [[u32; 2]],
+        weights: Option<Weights<'a>>,
     },
     Csr {
         row_offsets: &'a [u32],
         column_indices: &'a [u32],
+        weights: Option<Weights<'a>>,
     },
     /// The version stands for the graph.
     Stored {
@@ -61,13 +72,47 @@ enum Form<'a> {
     },
 }
 
-impl Form<'_> {
+impl<'a> Form<'a> {
     fn bytes(&self) -> usize {
+        let of_weights = self.weights().map_or(0, size_of_val);
         match self {
-            Self::Edges { edges, .. } => size_of_val(*edges),
-            Self::Csr { row_offsets, column_indices } => size_of_val(*row_offsets) + size_of_val(*column_indices),
+            Self::Edges { edges, .. } => size_of_val(*edges) + of_weights,
+            Self::Csr { row_offsets, column_indices, .. } => {
+                size_of_val(*row_offsets) + size_of_val(*column_indices) + of_weights
+            }
             Self::Stored { .. } => 0,
         }
+    }
+
+    fn weights(&self) -> Option<&'a [f32]> {
+        match self {
+            Self::Edges { weights, .. } | Self::Csr { weights, .. } => weights.map(|Weights(weights)| weights),
+            Self::Stored { .. } => None,
+        }
+    }
+}
+
+/// Weights, which are the same if their bits are.
+#[derive(Debug, Clone, Copy)]
+struct Weights<'a>(&'a [f32]);
+
+impl Weights<'_> {
+    fn bits(&self) -> &[u32] {
+        bytemuck::cast_slice(self.0)
+    }
+}
+
+impl PartialEq for Weights<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.bits() == other.bits()
+    }
+}
+
+impl Eq for Weights<'_> {}
+
+impl Hash for Weights<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.bits().hash(state);
     }
 }
 
@@ -92,7 +137,8 @@ impl<'a> GraphInput<'a> {
 
     /// Returns the fields that describe the graph: those of the object, if there is one.
     fn fields(&self) -> GraphInput<'a> {
-        self.operand.and_then(Operand::document).map_or(*self, GraphDocument::graph_input)
+        let fields = self.operand.and_then(Operand::document).map_or(*self, GraphDocument::graph_input);
+        GraphInput { takes_weights: self.takes_weights, ..fields }
     }
 
     fn form(&self) -> Result<Form<'a>, InvalidInput> {
@@ -103,6 +149,7 @@ impl<'a> GraphInput<'a> {
                 ("row_offsets", self.row_offsets.is_some()),
                 ("column_indices", self.column_indices.is_some()),
                 ("directed", self.directed),
+                ("weights", self.weights.is_some()),
             ];
             if let Some((field, _)) = others.into_iter().find(|(_, is_given)| *is_given) {
                 return Err(InvalidInput::new(field, "there is a graph already; give one of the two"));
@@ -112,13 +159,17 @@ impl<'a> GraphInput<'a> {
             return Ok(Form::Stored { version: version.id() });
         }
         match self.operand.and_then(Operand::document) {
-            Some(document) => document.graph_input().form_of_fields().map_err(|error| error.within("graph")),
+            Some(_) => self.fields().form_of_fields().map_err(|error| error.within("graph")),
             None => self.form_of_fields(),
         }
     }
 
     fn form_of_fields(&self) -> Result<Form<'a>, InvalidInput> {
         let missing = |field| Err(InvalidInput::new(field, "missing"));
+        if self.weights.is_some() && !self.takes_weights {
+            return Err(InvalidInput::new("weights", "the kernel does not take weights of edges"));
+        }
+        let weights = self.weights.map(|weights| Weights(weights));
         match (self.edges, self.row_offsets, self.column_indices) {
             (Some(_), Some(_), _) => {
                 Err(InvalidInput::new("row_offsets", "there are edges already; give one of the two"))
@@ -127,10 +178,10 @@ impl<'a> GraphInput<'a> {
                 Err(InvalidInput::new("column_indices", "there are edges already; give one of the two"))
             }
             (Some(edges), None, None) => match self.num_nodes {
-                Some(num_nodes) => Ok(Form::Edges { num_nodes, edges }),
+                Some(num_nodes) => Ok(Form::Edges { num_nodes, edges, weights }),
                 None => missing("num_nodes"),
             },
-            (None, Some(row_offsets), Some(column_indices)) => Ok(Form::Csr { row_offsets, column_indices }),
+            (None, Some(row_offsets), Some(column_indices)) => Ok(Form::Csr { row_offsets, column_indices, weights }),
             (None, Some(_), None) => missing("column_indices"),
             (None, None, Some(_)) => missing("row_offsets"),
             (None, None, None) => missing("edges"),
@@ -164,7 +215,8 @@ impl<'a> GraphInput<'a> {
     pub fn load_bytes(&self) -> u64 {
         let (nodes, arcs) = self.claimed_size();
         let edges = if self.direction() == Direction::Directed { arcs } else { arcs / 2 };
-        if self.is_stored() { 0 } else { edges.saturating_mul(8).saturating_add(nodes.saturating_mul(12)) }
+        let bytes_per_edge = if self.has_weights() { 12 } else { 8 };
+        if self.is_stored() { 0 } else { edges.saturating_mul(bytes_per_edge).saturating_add(nodes.saturating_mul(12)) }
     }
 
     /// Returns the peak host memory of [`load_in`](Self::load_in): none for a stored graph.
@@ -172,7 +224,36 @@ impl<'a> GraphInput<'a> {
         let (nodes, arcs) = self.claimed_size();
         // While the graph is built there are its arcs as they came, sorted by one end, and by the other.
         let copies = if self.is_stored() { 0 } else { 3 };
-        Footprint::of_array::<u32>(arcs.saturating_add(nodes)).saturating_mul(copies)
+        let weights = if self.has_weights() { arcs } else { 0 };
+        Footprint::of_array::<u32>(arcs.saturating_add(nodes).saturating_add(weights)).saturating_mul(copies)
+    }
+
+    /// Checks that no weight is negative.
+    ///
+    /// # Errors
+    /// The weight, or the stored graph that has it.
+    pub fn check_not_negative(&self) -> Result<(), InvalidInput> {
+        if let Some((graph, _)) = self.stored() {
+            return match graph.least_weight() {
+                Some(least) if least < 0.0 => {
+                    Err(InvalidInput::new("graph", format!("it has a weight of {least}, and none may be negative")))
+                }
+                _ => Ok(()),
+            };
+        }
+        let weights = self.fields().weights.map_or(&[][..], |weights| weights);
+        let Some(index) = weights.iter().position(|&weight| weight < 0.0) else { return Ok(()) };
+        let error =
+            InvalidInput::new(format!("weights[{index}]"), format!("{}, and none may be negative", weights[index]));
+        Err(if self.operand.is_some() { error.within("graph") } else { error })
+    }
+
+    /// Returns whether the graph has weights.
+    pub fn has_weights(&self) -> bool {
+        match self.stored() {
+            Some((graph, _)) => graph.successors().weights().is_some(),
+            None => self.fields().weights.is_some(),
+        }
     }
 
     /// Checks the graph; returns the number of its nodes, at least 1.
@@ -209,15 +290,19 @@ impl<'a> GraphInput<'a> {
     fn validate_fields(&self, form: Form<'_>) -> Result<usize, InvalidInput> {
         let num_nodes = match form {
             Form::Stored { .. } => unreachable!("a stored graph has no fields"),
-            Form::Edges { num_nodes, edges } => {
+            Form::Edges { num_nodes, edges, .. } => {
                 CsrGraph::check_edges(to_usize(num_nodes), edges)?;
                 to_usize(num_nodes)
             }
-            Form::Csr { row_offsets, column_indices } => {
+            Form::Csr { row_offsets, column_indices, .. } => {
                 CsrGraph::check_csr(row_offsets, column_indices)?;
                 row_offsets.len() - 1
             }
         };
+        if let Some(weights) = form.weights() {
+            let (_, num_edges) = self.claimed_fields();
+            CsrGraph::check_weights(weights, to_usize(num_edges))?;
+        }
         self.check_num_nodes(num_nodes)?;
         Ok(num_nodes)
     }
@@ -272,13 +357,14 @@ impl<'a> GraphInput<'a> {
     ) -> Result<CsrGraph, E> {
         match self.form()? {
             Form::Stored { .. } => Ok(self.stored().map(|(graph, _)| CsrGraph::clone(graph)).expect("a stored graph")),
-            Form::Edges { num_nodes, edges } => {
-                CsrGraph::from_edges_while(to_usize(num_nodes), edges, self.direction(), spend)
+            Form::Edges { num_nodes, edges, weights } => {
+                let weights = weights.map(|Weights(weights)| weights);
+                CsrGraph::from_edges_while(to_usize(num_nodes), edges, weights, self.direction(), spend)
             }
             Form::Csr { .. } => {
                 let fields = self.fields();
                 let (row_offsets, columns) = fields.row_offsets.zip(fields.column_indices).expect("both are given");
-                CsrGraph::from_buffers_while(row_offsets, columns, self.direction(), spend)
+                CsrGraph::from_buffers_while(row_offsets, columns, fields.weights, self.direction(), spend)
             }
         }
     }

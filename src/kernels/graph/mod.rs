@@ -20,7 +20,14 @@
 //! curl -s http://127.0.0.1:8080/execute -H 'content-type: application/json' -d '{"kernel_id": "graph/average-path-length", "input":
 //!     {"graph": {"operand": "payments"}}}'
 //! # "output":{"average_path_length":1.7,"diameter":3,"num_pairs":20,"connected":true}
+//! curl -s -X PUT 'http://127.0.0.1:8080/operands/roads?type=graph' -H 'content-type: application/json' \
+//!     -d '{"num_nodes": 4, "edges": [[0, 1], [1, 2], [0, 2], [2, 3]], "weights": [1.5, 2.0, 5.0, 0.5], "directed": true}'
+//! curl -s http://127.0.0.1:8080/execute -H 'content-type: application/json' -d '{"kernel_id": "graph/shortest-path", "input":
+//!     {"graph": {"operand": "roads"}, "predecessors": true}}'
+//! # "output":{"distances":[],"weighted_distances":[0.0,1.5,3.5,4.0],"predecessors":[4294967295,0,1,2]}
 //! ```
+//!
+//! A stored graph may have weights. Only [`shortest_path`] takes them; to the other kernels all edges are the same.
 
 pub mod adamic_adar;
 pub mod average_path_length;

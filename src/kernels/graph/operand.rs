@@ -18,6 +18,7 @@ use crate::service::{
 #[schemars(rename = "Graph", extend("examples" = [
     { "num_nodes": 4, "edges": [[0, 1], [1, 2], [2, 3], [0, 3]] },
     { "row_offsets": [0, 2, 4, 6, 8], "column_indices": [1, 3, 0, 2, 1, 3, 0, 2] },
+    { "num_nodes": 3, "edges": [[0, 1], [1, 2]], "weights": [1.5, 0.25], "directed": true },
 ]))]
 pub struct GraphDocument {
     /// The number of nodes. Optional with CSR arrays.
@@ -36,6 +37,9 @@ pub struct GraphDocument {
     /// Whether edges lead one way only.
     #[serde(default)]
     pub directed: bool,
+    /// The weights of the edges, finite, one for each of `edges` or `column_indices`. Of parallel edges the least is kept.
+    #[serde(default)]
+    pub weights: Option<Buffer<f32>>,
 }
 
 impl GraphDocument {
@@ -48,6 +52,8 @@ impl GraphDocument {
             row_offsets: self.row_offsets.as_ref(),
             column_indices: self.column_indices.as_ref(),
             directed: self.directed,
+            weights: self.weights.as_ref(),
+            takes_weights: true,
         }
     }
 }
@@ -72,12 +78,15 @@ impl OperandValue for CsrGraph {
     fn summary(&self) -> serde_json::Value {
         let directed = self.direction() == Direction::Directed;
         let edges = if directed { self.num_arcs() } else { self.num_arcs() / 2 };
-        json!({ "nodes": self.num_nodes(), "edges": edges, "directed": directed })
+        let weighted = self.successors().weights().is_some();
+        json!({ "nodes": self.num_nodes(), "edges": edges, "directed": directed, "weighted": weighted })
     }
 
     /// Counts the predecessors of a directed graph and the oriented form before they are made.
     fn bytes(&self) -> u64 {
-        let successors = size_of_val(self.successors().row_offsets()) + size_of_val(self.successors().column_indices());
+        let weights = self.successors().weights().map_or(0, size_of_val);
+        let successors =
+            size_of_val(self.successors().row_offsets()) + size_of_val(self.successors().column_indices()) + weights;
         let (nodes, arcs) = (self.num_nodes() as u64, self.num_arcs() as u64);
         let directions = match self.direction() {
             Direction::Directed => 2,
@@ -99,25 +108,41 @@ impl OperandValue for CsrGraph {
             let tensor = Tensor::new(dtype, shape, data).expect("the shape is that of the elements");
             tensors.insert(name, tensor).expect("the names are valid and differ");
         }
+        if let Some(weights) = self.successors().weights_buffer() {
+            let tensor = Tensor::new(DType::F32, vec![weights.len()], weights.clone().into_bytes());
+            let tensor = tensor.expect("the shape is that of the elements");
+            tensors.insert("weights", tensor).expect("the names are valid and differ");
+        }
         tensors
     }
 
     /// Arrays of forms that are made later come last, in the order in which they are made: a directed graph has predecessors
     /// before it has an oriented form.
     fn arrays(&self) -> Vec<OperandArray<'_>> {
-        let mut arrays = adjacency(["row_offsets", "column_indices"], self.successors());
+        let mut arrays = adjacency(["row_offsets", "column_indices", "weights"], self.successors());
         if let Some(predecessors) = self.made_predecessors() {
-            arrays.extend(adjacency(["predecessor_row_offsets", "predecessor_column_indices"], predecessors));
+            let names = ["predecessor_row_offsets", "predecessor_column_indices", "predecessor_weights"];
+            arrays.extend(adjacency(names, predecessors));
         }
         if let Some(oriented) = self.made_oriented() {
-            arrays.extend(adjacency(["oriented_row_offsets", "oriented_column_indices"], oriented.arcs()));
+            let names = ["oriented_row_offsets", "oriented_column_indices", "oriented_weights"];
+            arrays.extend(adjacency(names, oriented.arcs()));
         }
         arrays
     }
 }
 
-fn adjacency<'a>([offsets, columns]: [&'static str; 2], adjacency: &'a Adjacency) -> Vec<OperandArray<'a>> {
-    let array =
-        |name, elements: &'a [u32]| OperandArray { name, dtype: DType::U32, bytes: bytemuck::cast_slice(elements) };
-    vec![array(offsets, adjacency.row_offsets()), array(columns, adjacency.column_indices())]
+/// The arrays of an adjacency; weights, if it has them.
+fn adjacency<'a>(names: [&'static str; 3], adjacency: &'a Adjacency) -> Vec<OperandArray<'a>> {
+    let [offsets, columns, weights] = names;
+    let mut arrays = vec![
+        array(offsets, DType::U32, adjacency.row_offsets()),
+        array(columns, DType::U32, adjacency.column_indices()),
+    ];
+    arrays.extend(adjacency.weights().map(|values| array(weights, DType::F32, values)));
+    arrays
+}
+
+fn array<'a, T: bytemuck::NoUninit>(name: &'static str, dtype: DType, elements: &'a [T]) -> OperandArray<'a> {
+    OperandArray { name, dtype, bytes: bytemuck::cast_slice(elements) }
 }

@@ -148,7 +148,7 @@ async fn a_graph_is_put_in_one_or_many_chunks_and_queried_by_name() {
     let stored = put(&mut client, graph("payments", &json), []).await.unwrap();
     assert_eq!((&*stored.name, stored.version, &*stored.r#type, stored.bytes), ("payments", 1, "graph", 92));
     let summary: Value = serde_json::from_str(&stored.summary).unwrap();
-    assert_eq!(summary, json!({"nodes": 4, "edges": 3, "directed": false}));
+    assert_eq!(summary, json!({"nodes": 4, "edges": 3, "directed": false, "weighted": false}));
 
     for (version, length) in [(2, json.len()), (3, 7), (4, 1)] {
         let chunks = json.as_bytes().chunks(length);

@@ -1,4 +1,7 @@
-//! The test's inputs, and a search with a queue as the reference.
+//! The test's inputs, and searches with a queue and with a heap as the reference.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap};
 
 use super::{ShortestPath, ShortestPathInput, ShortestPathOutput, UNREACHABLE};
 use crate::kernels::authoring::{Cases, Expected, Random};
@@ -23,8 +26,10 @@ impl Cases for ShortestPath {
         let count = if nodes > 10_000 { 2 } else { 1 + random.below(40) };
         let sources = (0..count).map(|_| random.below(nodes as u64) as u32).collect::<Vec<_>>();
         let (directed, predecessors) = (random.below(2) == 1, random.below(4) > 0);
+        let weights = (random.below(2) == 1).then(|| weights(edges.len(), random).into());
+        let use_weights = random.below(4) > 0;
         let input = ShortestPathInput::from_edges(nodes as u64, edges);
-        Some(ShortestPathInput { directed, predecessors, sources: sources.into(), ..input })
+        Some(ShortestPathInput { directed, predecessors, sources: sources.into(), weights, use_weights, ..input })
     }
 
     fn share(&self, _: &mut ShortestPathInput, _: &ShortestPathInput) {}
@@ -34,6 +39,9 @@ impl Cases for ShortestPath {
     fn reference(&self, input: &ShortestPathInput) -> Vec<Expected> {
         let edges = input.edges.as_deref().expect("the cases have edges");
         let nodes = input.num_nodes.expect("the cases have nodes") as usize;
+        if input.is_weighted() {
+            return weighted_reference(input, nodes, edges);
+        }
         let [successors, before] = neighbours(nodes, edges, input.directed);
         let (mut distances, mut predecessors) = (Vec::new(), Vec::new());
         for &source in input.sources.iter() {
@@ -51,15 +59,76 @@ impl Cases for ShortestPath {
             }
             distances.extend(distance);
         }
-        let exact = |values: Vec<u32>| values.into_iter().map(|value| (value.into(), 0.0)).collect();
-        vec![
-            Expected { name: "distances", values: exact(distances) },
-            Expected { name: "predecessors", values: exact(predecessors) },
-        ]
+        expected(distances, Vec::new(), predecessors)
     }
 
     fn values(&self, output: &ShortestPathOutput) -> Vec<Vec<f64>> {
         let values = |values: &[u32]| values.iter().map(|&value| value.into()).collect();
-        vec![values(&output.distances), values(&output.predecessors)]
+        let weighted = output.weighted_distances.as_deref().unwrap_or_default().to_vec();
+        vec![values(&output.distances), weighted, values(&output.predecessors)]
     }
+}
+
+fn expected(distances: Vec<u32>, weighted: Vec<f64>, predecessors: Vec<u32>) -> Vec<Expected> {
+    let exact = |values: Vec<u32>| values.into_iter().map(|value| (value.into(), 0.0)).collect();
+    vec![
+        Expected { name: "distances", values: exact(distances) },
+        Expected { name: "weighted_distances", values: weighted.into_iter().map(|value| (value, 0.0)).collect() },
+        Expected { name: "predecessors", values: exact(predecessors) },
+    ]
+}
+
+/// Weights of which many are equal and some are 0, or weights of very different sizes.
+fn weights(count: usize, random: &mut Random) -> Vec<f32> {
+    let few = random.below(2) == 0;
+    let quarters = |random: &mut Random| random.below(9) as f32 / 4.0;
+    let any = |random: &mut Random| (1.0 + random.below(1 << 20) as f32) * 2_f32.powi(random.below(41) as i32 - 20);
+    (0..count).map(|_| if few { quarters(random) } else { any(random) }).collect()
+}
+
+/// Dijkstra's algorithm, by distance and then by edges.
+fn weighted_reference(input: &ShortestPathInput, nodes: usize, edges: &[[u32; 2]]) -> Vec<Expected> {
+    let weights = input.weights.as_deref().expect("the graph has weights");
+    let mut arcs = vec![BTreeMap::new(); nodes];
+    for (&[from, to], &weight) in edges.iter().zip(weights).filter(|([from, to], _)| from != to) {
+        let ends = if input.directed { vec![(from, to)] } else { vec![(from, to), (to, from)] };
+        for (from, to) in ends {
+            arcs[from as usize].entry(to).and_modify(|least: &mut f32| *least = least.min(weight)).or_insert(weight);
+        }
+    }
+    let (mut distances, mut predecessors) = (Vec::new(), Vec::new());
+    for &source in input.sources.iter() {
+        // The bits of numbers that are not negative are ordered as the numbers are.
+        let mut best = vec![(f64::INFINITY.to_bits(), UNREACHABLE); nodes];
+        best[source as usize] = (0, 0);
+        let mut heap = BinaryHeap::from([Reverse((0_u64, 0_u32, source))]);
+        let after =
+            |(bits, hops): (u64, u32), weight: f32| ((f64::from_bits(bits) + f64::from(weight)).to_bits(), hops + 1);
+        while let Some(Reverse((bits, hops, node))) = heap.pop() {
+            if best[node as usize] != (bits, hops) {
+                continue;
+            }
+            for (&next, &weight) in &arcs[node as usize] {
+                let reached = after((bits, hops), weight);
+                if reached < best[next as usize] {
+                    best[next as usize] = reached;
+                    heap.push(Reverse((reached.0, reached.1, next)));
+                }
+            }
+        }
+        let mut before = vec![UNREACHABLE; nodes];
+        for (node, arcs) in (0_u32..).zip(&arcs).filter(|&(node, _)| best[node as usize].1 != UNREACHABLE) {
+            for (&next, &weight) in arcs {
+                let is_before = after(best[node as usize], weight) == best[next as usize];
+                if is_before && before[next as usize] == UNREACHABLE {
+                    before[next as usize] = node;
+                }
+            }
+        }
+        distances.extend(best.iter().map(|&(bits, _)| f64::from_bits(bits)));
+        if input.predecessors {
+            predecessors.extend(before);
+        }
+    }
+    expected(Vec::new(), distances, predecessors)
 }

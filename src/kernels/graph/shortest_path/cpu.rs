@@ -46,6 +46,7 @@ pub(super) fn search(
         let search = Search {
             successors: graph.successors(),
             predecessors: predecessors_at_hand(graph),
+            follows: |_, _, _| true,
             distances: &distances[own.clone()],
             context,
         };
@@ -60,24 +61,32 @@ pub(super) fn search(
         1 => run(0)?,
         count => (0..count).into_par_iter().try_for_each(run)?,
     }
-    Ok(ShortestPathOutput { distances: into_values(distances).into(), predecessors: into_values(predecessors).into() })
+    Ok(ShortestPathOutput {
+        distances: into_values(distances).into(),
+        weighted_distances: None,
+        predecessors: into_values(predecessors).into(),
+    })
 }
 
 /// The search from one source.
-struct Search<'a> {
-    successors: &'a Adjacency,
-    predecessors: Option<&'a Adjacency>,
-    distances: &'a [AtomicU32],
-    context: &'a RunContext<'a>,
+pub(super) struct Search<'a, F> {
+    pub(super) successors: &'a Adjacency,
+    /// For levels that pull; they follow all arcs.
+    pub(super) predecessors: Option<&'a Adjacency>,
+    /// Whether the search follows an arc: the node that it leads from, its index, and the node that it leads to.
+    pub(super) follows: F,
+    /// In arcs that are followed, [`UNREACHABLE`] before the search.
+    pub(super) distances: &'a [AtomicU32],
+    pub(super) context: &'a RunContext<'a>,
 }
 
-impl Search<'_> {
+impl<F: Fn(u32, usize, u32) -> bool + Sync> Search<'_, F> {
     fn distance(&self, node: u32) -> u32 {
         self.distances[node as usize].load(Ordering::Relaxed)
     }
 
     /// Finds all distances, level by level.
-    fn run(&self, source: u32) -> Result<(), KernelError> {
+    pub(super) fn run(&self, source: u32) -> Result<(), KernelError> {
         let mut cancel_check = CancelCheck::new(self.context);
         cancel_check.check()?;
         self.distances[source as usize].store(0, Ordering::Relaxed);
@@ -116,12 +125,12 @@ impl Search<'_> {
         found: &mut Vec<u32>,
         cancel_check: &mut CancelCheck<'_>,
     ) -> Result<(), KernelError> {
-        for &next in self.successors.row(node) {
+        for (arc, next) in self.successors.indexed_row(node) {
             cancel_check.spend(1)?;
             let distance = &self.distances[next as usize];
             let is_first =
                 || distance.compare_exchange(UNREACHABLE, depth + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-            if distance.load(Ordering::Relaxed) == UNREACHABLE && is_first() {
+            if distance.load(Ordering::Relaxed) == UNREACHABLE && (self.follows)(node, arc, next) && is_first() {
                 found.push(next);
             }
         }
@@ -162,17 +171,18 @@ impl Search<'_> {
     }
 
     /// Finds the lowest predecessor of each node that is one level before it.
-    fn find_predecessors(&self, predecessors: &[AtomicU32]) -> Result<(), KernelError> {
+    pub(super) fn find_predecessors(&self, predecessors: &[AtomicU32]) -> Result<(), KernelError> {
         for_each_range(self.distances.len(), self.context, |range, cancel_check| {
             for node in range {
                 let distance = self.distance(node);
                 if distance == UNREACHABLE {
                     continue;
                 }
-                for &next in self.successors.row(node) {
+                for (arc, next) in self.successors.indexed_row(node) {
                     cancel_check.spend(1)?;
                     let predecessor = &predecessors[next as usize];
-                    if self.distance(next) == distance + 1 && predecessor.load(Ordering::Relaxed) > node {
+                    let is_lower = self.distance(next) == distance + 1 && predecessor.load(Ordering::Relaxed) > node;
+                    if is_lower && (self.follows)(node, arc, next) {
                         predecessor.fetch_min(node, Ordering::Relaxed);
                     }
                 }

@@ -63,7 +63,11 @@ pub(super) fn search(
         }
         cuda.context().advance(sources.len() as u64);
     }
-    Ok(ShortestPathOutput { distances: joined(distances), predecessors: joined(predecessors) })
+    Ok(ShortestPathOutput {
+        distances: joined(distances),
+        weighted_distances: None,
+        predecessors: joined(predecessors),
+    })
 }
 
 /// Joins the outputs of the batches, of which there is mostly one.

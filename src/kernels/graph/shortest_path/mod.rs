@@ -1,33 +1,44 @@
-//! `graph/shortest-path`: the distances from some sources to all nodes of an unweighted graph.
+//! `graph/shortest-path`: the distances from some sources to all nodes of a graph, by edges or by their weights.
 //!
 //! | field | type | |
 //! |---|---|---|
-//! | the graph | | as in [`GraphInput`](super::input::GraphInput) |
+//! | the graph | | as in [`GraphInput`](super::input::GraphInput), with or without weights |
 //! | `sources` | `u32`, `[k]`, default node 0 | the nodes where paths start, at least one |
 //! | `predecessors` | bool, default false | whether to return the predecessors too |
-//! | out: `distances` | `u32`, `[k * num_nodes]` | edges on a shortest path from each source to each node, source by source |
+//! | `use_weights` | bool, default true | false counts the edges of a graph that has weights |
+//! | out: `distances` | `u32`, `[k * num_nodes]` | edges on a shortest path from each source to each node, source by source; empty where weights are used |
+//! | out: `weighted_distances` | `f64`, `[k * num_nodes]` | the sums of the weights instead, where weights are used |
 //! | out: `predecessors` | `u32`, `[k * num_nodes]` | the node before each node on a shortest path; empty unless requested |
 //!
-//! The distance to a node that no path leads to, and the predecessor of such a node and of the source itself, is
-//! [`UNREACHABLE`], 4294967295. Of several possible predecessors it is the lowest, so the output is the same on every backend.
-//! Following predecessors back from a node gives a shortest path. Distances are those of
-//! `single_source_shortest_path_length` of networkx 3.6. Edges have no weights.
+//! The distance to a node that no path leads to is [`UNREACHABLE`], 4294967295, or infinite where weights are used, which is
+//! `null` in JSON. The predecessor of such a node and of the source itself is `UNREACHABLE` as well. Of several possible
+//! predecessors it is the lowest, so the output is the same on every backend. Following predecessors back from a node gives a
+//! shortest path; where weights are used, one with the fewest edges. Distances are those of
+//! `single_source_shortest_path_length` and `single_source_dijkstra_path_length` of networkx 3.6.
 //!
-//! Breadth-first search that changes its direction: Beamer, Asanović and Patterson, *Direction-optimizing breadth-first
-//! search* (2012), in parallel on the CPU and on CUDA. The time for each source is at most linear in nodes and arcs; a search
-//! whose levels are large does not read most arcs. On CUDA all sources are searched from at the same time.
+//! Weights are not negative, and are added as `f64` in the order of the path, so a distance is the least of those sums.
 //!
-//! In a directed graph the search changes its direction only if the predecessors of all nodes are at hand: those of a graph
-//! that came as an edge list.
+//! By edges: breadth-first search that changes its direction, by Beamer, Asanović and Patterson, *Direction-optimizing
+//! breadth-first search* (2012), in parallel on the CPU and on CUDA. The time for each source is at most linear in nodes and
+//! arcs; a search whose levels are large does not read most arcs. On CUDA all sources are searched from at the same time. In
+//! a directed graph the search changes its direction only if the predecessors of all nodes are at hand: those of a graph that
+//! came as an edge list.
+//!
+//! By weights: delta-stepping by Meyer and Sanders, *Δ-stepping: a parallelizable shortest path algorithm* (2003). Nodes wait
+//! in buckets of distances, each 32 mean weights over the mean degree wide. A node may be visited again while its bucket is
+//! worked on: with weights of about the same size the time is nearly linear, and at worst that of nodes times arcs. There is
+//! CPU code only: [`Local`](crate::backends::Local) moves such a request there, as its `execution` shows, and
+//! [`CudaBackend`](crate::backends::cuda::CudaBackend) by itself rejects it.
 //!
 //! # Errors
-//! An invalid graph; no sources, a source that is not in the graph, or more than 2^32 - 1 distances. The error names the
-//! field.
+//! An invalid graph; a negative weight where weights are used; no sources, a source that is not in the graph, or more than
+//! 2^32 - 1 distances. The error names the field.
 
 mod cases;
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod weighted;
 
 use std::sync::Arc;
 
@@ -36,6 +47,7 @@ use serde::Serialize;
 
 use super::csr::{Adjacency, CsrGraph, Direction};
 use super::fields::graph_input;
+use super::input::GraphInput;
 #[cfg(feature = "cuda")]
 use crate::service::LaunchContext;
 use crate::service::{
@@ -56,26 +68,48 @@ graph_input! {
         pub sources: Buffer<u32> = vec![0].into(),
         /// Whether to return the predecessors too.
         pub predecessors: bool = false,
+        /// The weights of the edges, one for each of `edges` or `column_indices`: finite and not negative.
+        pub weights: Option<Buffer<f32>> = None,
+        /// Whether distances are sums of weights, where the graph has weights.
+        pub use_weights: bool = true,
     }
 }
 
 /// The output of `graph/shortest-path`.
 #[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
 pub struct ShortestPathOutput {
-    /// The distances from each source, one source after the other.
+    /// The distances from each source in edges, one source after the other; empty where weights are used.
     pub distances: Buffer<u32>,
+    /// The distances as sums of weights, where weights are used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weighted_distances: Option<Buffer<f64>>,
     /// The predecessors of all nodes on paths from each source; empty unless requested.
     pub predecessors: Buffer<u32>,
 }
 
 impl ShortestPathInput {
-    /// The number of distances that the input asks for, before it is checked.
-    fn num_distances(&self) -> u64 {
-        (self.sources.len() as u64).saturating_mul(self.graph_input().claimed_size().0)
+    /// The fields that describe the graph, with the weights.
+    fn weighted_graph(&self) -> GraphInput<'_> {
+        GraphInput { weights: self.weights.as_ref(), takes_weights: true, ..self.graph_input() }
     }
 
-    fn num_outputs(&self) -> u64 {
-        self.num_distances().saturating_mul(if self.predecessors { 2 } else { 1 })
+    /// Returns whether distances are sums of weights.
+    fn is_weighted(&self) -> bool {
+        self.use_weights && self.weighted_graph().has_weights()
+    }
+
+    /// The number of distances that the input asks for, before it is checked.
+    fn num_distances(&self) -> u64 {
+        (self.sources.len() as u64).saturating_mul(self.weighted_graph().claimed_size().0)
+    }
+
+    fn output_bytes(&self) -> u64 {
+        let distances = match self.is_weighted() {
+            true => Footprint::of_array::<f64>(self.num_distances()),
+            false => Footprint::of_array::<u32>(self.num_distances()),
+        };
+        let predecessors = if self.predecessors { self.num_distances() } else { 0 };
+        distances.saturating_add(Footprint::of_array::<u32>(predecessors))
     }
 }
 
@@ -93,12 +127,15 @@ impl Kernel for ShortestPath {
 
     fn info(&self) -> KernelInfo {
         let description =
-            "Distances from some nodes of an unweighted graph to all nodes, with predecessors if requested.";
+            "Distances from some nodes of a graph to all nodes, by edges or weights, with predecessors if requested.";
         KernelInfo::new("graph/shortest-path", "1.0.0", description).cuda().pure()
     }
 
     fn validate(&self, input: &ShortestPathInput) -> Result<(), InvalidInput> {
-        let num_nodes = input.graph_input().validate()?;
+        let num_nodes = input.weighted_graph().validate()?;
+        if input.use_weights {
+            input.weighted_graph().check_not_negative()?;
+        }
         if input.sources.is_empty() {
             return Err(InvalidInput::new("sources", "none, and at least one is needed"));
         }
@@ -119,11 +156,13 @@ impl Kernel for ShortestPath {
     }
 
     fn cost(&self, input: &ShortestPathInput) -> Cost {
-        let graph = input.graph_input();
+        let graph = input.weighted_graph();
         let (nodes, arcs) = graph.claimed_size();
+        // A search by weights visits some arcs again, and keeps its nodes in buckets.
+        let visits_per_arc = if input.is_weighted() { 4 } else { 1 };
         let sources = input.sources.len() as u64;
         let passes = if input.predecessors { 2 } else { 1 };
-        let visits = nodes.saturating_add(arcs).saturating_mul(sources).saturating_mul(passes);
+        let visits = nodes.saturating_add(arcs).saturating_mul(sources).saturating_mul(passes * visits_per_arc);
         Cost {
             bytes: graph.load_bytes().saturating_add(visits.saturating_mul(8)),
             operations: visits.saturating_mul(2).saturating_add(2_000),
@@ -132,21 +171,27 @@ impl Kernel for ShortestPath {
     }
 
     fn footprint(&self, input: &ShortestPathInput) -> Option<Footprint> {
-        let graph = input.graph_input();
-        let (nodes, _) = graph.claimed_size();
-        Some(Footprint {
-            output: Footprint::of_array::<u32>(input.num_outputs()),
-            scratch: graph.load_memory().saturating_add(cpu::workspace(nodes)),
-        })
+        let graph = input.weighted_graph();
+        let (nodes, arcs) = graph.claimed_size();
+        let workspace = if input.is_weighted() { weighted::workspace(nodes, arcs) } else { cpu::workspace(nodes) };
+        // The outputs of each source are joined at the end.
+        let parts = if input.is_weighted() { input.output_bytes() } else { 0 };
+        let scratch = graph.load_memory().saturating_add(workspace).saturating_add(parts);
+        Some(Footprint { output: input.output_bytes(), scratch })
     }
 
     fn operands(&self, input: &ShortestPathInput) -> Vec<Arc<OperandVersion>> {
-        input.graph_input().operands()
+        input.weighted_graph().operands()
     }
 
     fn run_cpu(&self, input: &ShortestPathInput, context: &RunContext<'_>) -> Result<ShortestPathOutput, KernelError> {
-        let graph = input.graph_input().load_in(context)?;
-        cpu::search(&graph, &input.sources, input.predecessors, context)
+        let graph = input.weighted_graph().load_in(context)?;
+        match graph.successors().weights() {
+            Some(weights) if input.use_weights => {
+                weighted::search(&graph, weights, &input.sources, input.predecessors, context)
+            }
+            _ => cpu::search(&graph, &input.sources, input.predecessors, context),
+        }
     }
 
     #[cfg(feature = "cuda")]
@@ -160,15 +205,18 @@ impl Kernel for ShortestPath {
         input: &ShortestPathInput,
         cuda: &mut LaunchContext<'_>,
     ) -> Result<ShortestPathOutput, KernelError> {
-        let graph = input.graph_input().load_in(cuda.context())?;
+        if input.is_weighted() {
+            return Err(KernelError::UnsupportedBackend { id: self.info().id, backend: "CUDA" });
+        }
+        let graph = input.weighted_graph().load_in(cuda.context())?;
         cuda::search(&graph, &input.sources, input.predecessors, cuda)
     }
 }
 
 #[cfg(feature = "cuda")]
 fn device_memory(input: &ShortestPathInput) -> u64 {
-    let (nodes, arcs) = input.graph_input().claimed_size();
-    let directed = input.graph_input().direction() == Direction::Directed;
+    let (nodes, arcs) = input.weighted_graph().claimed_size();
+    let directed = input.weighted_graph().direction() == Direction::Directed;
     cuda::device_memory(nodes, arcs, input.sources.len() as u64, input.predecessors, directed)
 }
 
