@@ -1,4 +1,4 @@
-//! Connected components, breadth-first search and closeness on a stored graph of hubs and on one of long paths.
+//! Connected components, shortest paths and closeness on a stored graph of hubs and on one of long paths.
 //!
 //! `kron20` is a Graph500 Kronecker graph of 2^20 nodes with 32 draws a node; `road` is that of the bench `graphs`, with
 //! 2^20 nodes. `benches/peers/traversal_peers.py` runs other libraries on the same graphs.
@@ -11,7 +11,7 @@ use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::backends::cuda::{CudaBackend, CudaConfig};
 use tower_kernels::kernels::graph::closeness_centrality::{ClosenessInput, ClosenessOutput};
 use tower_kernels::kernels::graph::connected_components::{ConnectedComponentsInput, ConnectedComponentsOutput};
-use tower_kernels::kernels::graph::csr::CsrGraph;
+use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
 use tower_kernels::kernels::graph::shortest_path::{ShortestPathInput, ShortestPathOutput};
 use tower_kernels::service::{
     Job, KernelError, KernelRegistry, KernelRequest, KernelResponse, KernelService, Operand, Payload,
@@ -33,7 +33,7 @@ fn measure(name: &'static str, edges: (u64, Vec<[u32; 2]>)) {
     let config = CudaConfig { timing_sample_interval: 1, ..CudaConfig::default() };
     let cuda = CudaBackend::with_config(0, config).unwrap();
     let mut cuda = KernelService::with_backend(Arc::clone(&registry), cuda);
-    let mut cpu = KernelService::with_backend(registry, CpuBackend::new());
+    let mut cpu = KernelService::with_backend(Arc::clone(&registry), CpuBackend::new());
 
     let input = Payload::typed(ConnectedComponentsInput::from_operand(operand.clone()));
     let id = "graph/connected-components";
@@ -55,6 +55,18 @@ fn measure(name: &'static str, edges: (u64, Vec<[u32; 2]>)) {
         println!("    {} levels", reached.max().map_or(0, |depth| depth + 1));
     }
 
+    let weighted = weighted(operand.value().unwrap());
+    let weighted: Operand<CsrGraph> = registry.operands().put("weighted", weighted).unwrap();
+    for (count, predecessors) in [(1, false), (1, true), (64, false)] {
+        let sources = graph.sources[..count].to_vec().into();
+        let input = ShortestPathInput { sources, predecessors, ..ShortestPathInput::from_operand(weighted.clone()) };
+        let input = Payload::typed(input);
+        let of = format!("{count} sources{}", if predecessors { ", predecessors" } else { "" });
+        let on_cuda = timed::<_, ShortestPathOutput>(&format!("by weights, {of}, CUDA"), &mut cuda, id, &input);
+        let on_cpu = timed::<_, ShortestPathOutput>(&format!("by weights, {of}, CPU"), &mut cpu, id, &input);
+        assert!(on_cuda == on_cpu);
+    }
+
     let id = "graph/closeness-centrality";
     let input = |samples, nodes: Option<&[u32]>| {
         let nodes = nodes.map(|nodes| nodes.to_vec().into());
@@ -72,6 +84,15 @@ fn measure(name: &'static str, edges: (u64, Vec<[u32; 2]>)) {
         let on_cpu = timed::<_, ClosenessOutput>(&format!("closeness, {of}, CPU"), &mut cpu, id, &input);
         assert!(on_cuda == on_cpu);
     }
+}
+
+/// The graph with weights from 1 to 1 000 that its edges have by their places in the dump of the graph.
+fn weighted(graph: &CsrGraph) -> CsrGraph {
+    let neighbours = |node| graph.successors().row(node).iter().map(move |&other| [node, other]);
+    let edges: Vec<_> = (0..graph.num_nodes() as u32).flat_map(neighbours).filter(|[from, to]| from < to).collect();
+    let weight = |index: u64| (index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) % 1_000 + 1;
+    let weights: Vec<f32> = (0..edges.len() as u64).map(|index| weight(index) as f32).collect();
+    CsrGraph::from_weighted_edges(graph.num_nodes(), &edges, &weights, Direction::Undirected).unwrap()
 }
 
 /// Prints the median time of a request and of its kernels; returns the output.

@@ -1,4 +1,4 @@
-"""Connected components, breadth-first search and closeness in igraph and networkit, on the graphs of the CUDA bench.
+"""Connected components, shortest paths and closeness in igraph and networkit, on the graphs of the CUDA bench.
 
     TOWER_KERNELS_BENCH_GRAPHS=/tmp/graphs cargo bench --bench cuda -- traversal
     python benches/peers/traversal_peers.py /tmp/graphs/kron20 /tmp/graphs/road
@@ -39,6 +39,10 @@ def main():
         kit = networkit.GraphFromCoo((ends[:, 0].copy(), ends[:, 1].copy()), n=nodes)
         graph = igraph.Graph(n=nodes, edges=edges)
         source = int(numpy.bincount(edges.ravel()).argmax())
+        index = numpy.arange(len(edges), dtype=numpy.uint64)
+        weights = ((index * numpy.uint64(0x9E3779B97F4A7C15)) >> numpy.uint64(40)) % numpy.uint64(1000) + numpy.uint64(1)
+        weights = weights.astype(numpy.float64)
+        weighted = networkit.GraphFromCoo((weights, (ends[:, 0].copy(), ends[:, 1].copy())), n=nodes, weighted=True)
         chosen = numpy.flatnonzero(numpy.bincount(edges.ravel()))[:64].tolist()
         print(f"{path.name}: {nodes} nodes, {len(edges)} edges")
         rows = {
@@ -46,6 +50,9 @@ def main():
             "components, networkit (parallel)": lambda: networkit.components.ParallelConnectedComponents(kit).run(),
             "components, networkit": lambda: networkit.components.ConnectedComponents(kit).run(),
             "distances, igraph": lambda: graph.distances(source=source),
+            "by weights, igraph": lambda: graph.distances(source=source, weights=weights),
+            "by weights, networkit": lambda: networkit.distance.Dijkstra(weighted, source, storePaths=False).run(),
+            "by weights from 64 nodes, networkit (parallel)": lambda: networkit.distance.SPSP(weighted, chosen).run(),
             "closeness, 64 nodes, igraph": lambda: graph.closeness(vertices=chosen),
             "distances from 64 nodes, networkit (parallel)": lambda: networkit.distance.SPSP(kit, chosen).run(),
             "distances, networkit": lambda: networkit.distance.BFS(kit, source, storePaths=False).run(),

@@ -277,6 +277,17 @@ fn distances_are_those_of_networkx() {
             assert_eq!(numbers(&output[field]), joined(&golden[field]), "{field} of {}", golden["name"]);
         }
     }
+    let goldens: Vec<Value> = serde_json::from_str(include_str!("../goldens/weighted_paths.json")).unwrap();
+    assert!(goldens.len() >= 8);
+    for golden in &goldens {
+        let mut input = golden.clone();
+        input.as_object_mut().unwrap().retain(|field, _| field != "name" && field != "distances");
+        let distances = run(&bench, "graph/shortest-path", &input)["weighted_distances"].clone();
+        let expected = golden["distances"].as_array().unwrap().iter().flat_map(|row| row.as_array().unwrap());
+        // Null where no path leads.
+        let distances = distances.as_array().unwrap().iter().map(Value::as_f64);
+        assert!(distances.eq(expected.map(Value::as_f64)), "{}", golden["name"]);
+    }
 }
 
 fn closeness_path_lengths_and_metrics_are_those_of_networkx() {

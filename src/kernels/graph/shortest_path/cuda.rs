@@ -4,7 +4,7 @@
 use super::{ShortestPathOutput, predecessors_at_hand};
 use crate::cuda::{Arg, CancelFlag, DeviceBuffer, Launch, Module, device_code};
 use crate::kernels::graph::csr::CsrGraph;
-use crate::service::{Buffer, KernelError, LaunchContext};
+use crate::service::{KernelError, LaunchContext};
 
 pub(super) static MODULE: Module = Module::embedded(device_code!("graph/shortest-path"));
 
@@ -64,18 +64,10 @@ pub(super) fn search(
         cuda.context().advance(sources.len() as u64);
     }
     Ok(ShortestPathOutput {
-        distances: joined(distances),
+        distances: super::joined(distances),
         weighted_distances: None,
-        predecessors: joined(predecessors),
+        predecessors: super::joined(predecessors),
     })
-}
-
-/// Joins the outputs of the batches, of which there is mostly one.
-fn joined(mut batches: Vec<Buffer<u32>>) -> Buffer<u32> {
-    match batches.len() {
-        1 => batches.swap_remove(0),
-        _ => batches.iter().map(|batch| &batch[..]).collect::<Vec<_>>().concat().into(),
-    }
 }
 
 /// The graph and the state of a batch on the device.

@@ -26,9 +26,9 @@
 //!
 //! By weights: delta-stepping by Meyer and Sanders, *Δ-stepping: a parallelizable shortest path algorithm* (2003). Nodes wait
 //! in buckets of distances, each 32 mean weights over the mean degree wide. A node may be visited again while its bucket is
-//! worked on: with weights of about the same size the time is nearly linear, and at worst that of nodes times arcs. There is
-//! CPU code only: [`Local`](crate::backends::Local) moves such a request there, as its `execution` shows, and
-//! [`CudaBackend`](crate::backends::cuda::CudaBackend) by itself rejects it.
+//! worked on: with weights of about the same size the time is nearly linear, and at worst that of nodes times arcs. On CUDA
+//! there are two buckets, near and far, by Davidson, Baxter, Garland and Owens, *Work-efficient parallel GPU methods for
+//! single-source shortest paths* (2014).
 //!
 //! # Errors
 //! An invalid graph; a negative weight where weights are used; no sources, a source that is not in the graph, or more than
@@ -39,6 +39,8 @@ mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod weighted;
+#[cfg(feature = "cuda")]
+mod weighted_cuda;
 
 use std::sync::Arc;
 
@@ -196,7 +198,7 @@ impl Kernel for ShortestPath {
 
     #[cfg(feature = "cuda")]
     fn modules(&self) -> Vec<&'static crate::cuda::Module> {
-        vec![&cuda::MODULE]
+        vec![&cuda::MODULE, &weighted_cuda::MODULE]
     }
 
     #[cfg(feature = "cuda")]
@@ -205,19 +207,34 @@ impl Kernel for ShortestPath {
         input: &ShortestPathInput,
         cuda: &mut LaunchContext<'_>,
     ) -> Result<ShortestPathOutput, KernelError> {
-        if input.is_weighted() {
-            return Err(KernelError::UnsupportedBackend { id: self.info().id, backend: "CUDA" });
-        }
         let graph = input.weighted_graph().load_in(cuda.context())?;
-        cuda::search(&graph, &input.sources, input.predecessors, cuda)
+        match graph.successors().weights() {
+            Some(weights) if input.use_weights => {
+                weighted_cuda::search(&graph, weights, &input.sources, input.predecessors, cuda)
+            }
+            _ => cuda::search(&graph, &input.sources, input.predecessors, cuda),
+        }
+    }
+}
+
+/// Joins the outputs of the batches, of which there is mostly one.
+#[cfg(feature = "cuda")]
+fn joined<T: crate::service::Element>(mut batches: Vec<Buffer<T>>) -> Buffer<T> {
+    match batches.len() {
+        1 => batches.swap_remove(0),
+        _ => batches.iter().map(|batch| &batch[..]).collect::<Vec<_>>().concat().into(),
     }
 }
 
 #[cfg(feature = "cuda")]
 fn device_memory(input: &ShortestPathInput) -> u64 {
     let (nodes, arcs) = input.weighted_graph().claimed_size();
+    let sources = input.sources.len() as u64;
+    if input.is_weighted() {
+        return weighted_cuda::device_memory(nodes, arcs, sources, input.predecessors);
+    }
     let directed = input.weighted_graph().direction() == Direction::Directed;
-    cuda::device_memory(nodes, arcs, input.sources.len() as u64, input.predecessors, directed)
+    cuda::device_memory(nodes, arcs, sources, input.predecessors, directed)
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -70,7 +70,7 @@ pub(super) fn search(
 }
 
 /// Davidson, Baxter, Garland and Owens, *Work-efficient parallel GPU methods for single-source shortest paths* (2014).
-fn bucket_width(nodes: usize, weights: &[f32]) -> f64 {
+pub(super) fn bucket_width(nodes: usize, weights: &[f32]) -> f64 {
     let sum: f64 = weights.par_chunks(1 << 16).map(|weights| weights.iter().copied().map(f64::from).sum::<f64>()).sum();
     let arcs = weights.len().max(1) as f64;
     let (mean_weight, mean_degree) = (sum / arcs, arcs / nodes as f64);
