@@ -10,6 +10,8 @@ use crate::service::{KernelError, LaunchContext};
 const THREADS: u32 = 512;
 /// Blocks of it for each multiprocessor.
 const BLOCKS_PER_MULTIPROCESSOR: u32 = 2;
+/// The part of a multiprocessor's shared memory that a block takes. The rest is left to the L1 cache, for the rows.
+const SHARED_PARTS: u32 = 3;
 /// Shared memory of its variables, and what the device adds for a block.
 const STATIC_SHARED: u32 = 10 << 10;
 /// The least dynamic shared memory: room for the largest buffer of candidates and a table.
@@ -50,8 +52,7 @@ struct Plan {
 impl Plan {
     fn new(graph: &DeviceGraph, sources: usize, wanted: u32, cuda: &LaunchContext<'_>) -> Self {
         let device = cuda.device();
-        let shared =
-            (shared_memory(device.compute_capability) / BLOCKS_PER_MULTIPROCESSOR - STATIC_SHARED).max(MIN_SHARED);
+        let shared = (shared_memory(device.compute_capability) / SHARED_PARTS - STATIC_SHARED).max(MIN_SHARED);
         let capacity = (wanted + THREADS).next_power_of_two();
         let table_words = shared / 4 - 3 * capacity;
         // Enough shares for all blocks, several times over, if the graph is like most.
