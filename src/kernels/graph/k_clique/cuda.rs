@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn matrices_of_large_nodes_fit_into_shared_memory() {
-        for (capability, expected) in [((7, 5), 612), ((8, 0), 1024), ((8, 6), 802), ((9, 0), 1024)] {
+        for (capability, expected) in [((7, 5), 608), ((8, 0), 1024), ((8, 6), 800), ((9, 0), 1024)] {
             let bytes = shared_memory(capability);
             let limit = large_limit(bytes);
             assert!(4 * matrix_words(limit.into()) + u64::from(STATIC_SHARED) <= u64::from(bytes));

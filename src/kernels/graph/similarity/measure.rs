@@ -100,7 +100,7 @@ mod tests {
         for degree in [2, 1_000_000].repeat(1 << 16) {
             sum += WeightSum::of_neighbor(degree);
         }
-        let [large, small] = [2_usize, 1_000_000].map(|degree| WeightSum::units(degree));
+        let [large, small] = [2, 1_000_000].map(WeightSum::units);
         let exact = (u128::from(large) + u128::from(small)) << 16;
         assert_eq!(sum, WeightSum(exact));
         assert_eq!(sum.value(), exact as f64 / UNITS);
