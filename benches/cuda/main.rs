@@ -7,7 +7,7 @@
 //!
 //! The second runs parts of it: `small`, `memory`, `catalogue`, `resident`, `workers`, `priority`, `graphs`,
 //! `triangles`, `operands`, `pagerank`, `neural-network`, `devices`, `telemetry`, `batch`, `batch-cost`,
-//! `batch-pipeline`, `similarity`, `traversal`, `communities`.
+//! `batch-pipeline`, `similarity`, `traversal`, `communities`, `neighborhoods`.
 
 // The plain loop, and the kernels here, are promises about device code.
 #![allow(unsafe_code)]
@@ -20,6 +20,7 @@ mod embedded;
 mod graphs;
 mod hold;
 mod kernels;
+mod neighborhoods;
 mod neural_network;
 mod operands;
 mod pagerank;
@@ -114,6 +115,9 @@ fn main() {
     }
     if wanted("similarity") {
         similarity::run();
+    }
+    if wanted("neighborhoods") {
+        neighborhoods::run();
     }
     if wanted("traversal") {
         traversal::run();

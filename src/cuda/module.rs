@@ -198,7 +198,8 @@ pub(super) struct Function {
     pub(super) handle: CUfunction,
     /// The sizes of the parameters, if the driver is recent enough to tell.
     parameters: Option<Vec<usize>>,
-    /// Bytes of dynamic shared memory that are allowed; initially what every device has.
+    /// Bytes of dynamic shared memory that have been requested. What a kernel has without a request is less by its
+    /// variables.
     shared: u32,
 }
 
@@ -224,7 +225,7 @@ impl Function {
             };
             (0..).map_while(size).collect()
         });
-        Ok(Self { module, entry, handle, parameters, shared: 48 << 10 })
+        Ok(Self { module, entry, handle, parameters, shared: 0 })
     }
 
     pub(super) fn is(&self, module: &'static Module, entry: &'static str) -> bool {
@@ -243,7 +244,7 @@ impl Function {
         Err(CudaError::InvalidArguments(text))
     }
 
-    /// Allows `bytes` of dynamic shared memory, which has to be requested once where it is more than the default.
+    /// Allows `bytes` of dynamic shared memory, which has to be requested once where it may be more than the default.
     pub(super) fn allow_shared(&mut self, driver: &Driver, bytes: u32) -> Result<(), CudaError> {
         if bytes > self.shared {
             // SAFETY: the function is loaded. 8 is CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES.

@@ -10,17 +10,23 @@ use tower_kernels::kernels::compliance::entity_resolution::{EntityResolutionInpu
 use tower_kernels::kernels::compliance::names::{Entity, NameList, NameListDocument, Scorer};
 use tower_kernels::kernels::compliance::sanctions_screening::{SanctionsScreeningInput, SanctionsScreeningOutput};
 use tower_kernels::kernels::core::segmented_aggregate::{Aggregate, SegmentedAggregateInput, SegmentedAggregateOutput};
+use tower_kernels::kernels::graph::adamic_adar::AdamicAdarInput;
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
+use tower_kernels::kernels::graph::common_neighbors::CommonNeighborsInput;
 use tower_kernels::kernels::graph::connected_components::{ConnectedComponentsInput, ConnectedComponentsOutput};
+use tower_kernels::kernels::graph::cosine_similarity::CosineSimilarityInput;
 use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
 use tower_kernels::kernels::graph::eigenvector_centrality::{EigenvectorCentralityInput, EigenvectorCentralityOutput};
 use tower_kernels::kernels::graph::gnn_inference::{Aggregation, GnnInferenceInput, GnnInferenceOutput};
 use tower_kernels::kernels::graph::graph_attention::{GraphAttentionInput, GraphAttentionOutput, Variant};
+use tower_kernels::kernels::graph::jaccard_similarity::JaccardSimilarityInput;
+use tower_kernels::kernels::graph::k_clique::{KCliqueInput, KCliqueOutput};
 use tower_kernels::kernels::graph::katz_centrality::{KatzCentralityInput, KatzCentralityOutput};
 use tower_kernels::kernels::graph::label_propagation::{LabelPropagationInput, LabelPropagationOutput};
 use tower_kernels::kernels::graph::modularity_score::{ModularityScoreInput, ModularityScoreOutput};
 use tower_kernels::kernels::graph::pagerank::{PageRankInput, PageRankOutput};
 use tower_kernels::kernels::graph::shortest_path::{ShortestPathInput, ShortestPathOutput};
+use tower_kernels::kernels::graph::similarity::SimilarityOutput;
 use tower_kernels::kernels::graph::triangle_counting::{TriangleCountingInput, TriangleCountingOutput};
 use tower_kernels::kernels::linalg::saxpy::{SaxpyInput, SaxpyOutput};
 use tower_kernels::kernels::ml::kmeans_cluster::{KMeansInput, KMeansOutput};
@@ -46,6 +52,10 @@ crate::tests! {
     betweenness_stops_when_its_caller_leaves
     triangles_are_the_same
     counting_triangles_stops_at_the_deadline
+    similarities_are_the_same
+    searching_similar_nodes_stops_at_the_deadline
+    cliques_are_the_same
+    counting_cliques_stops_at_the_deadline
     communities_are_the_same
     label_propagation_stops_at_the_deadline
     volatility_analysis_stops_when_its_request_is_cancelled
@@ -496,6 +506,13 @@ fn small_inputs_of_every_kernel_agree() {
     let input = Payload::typed(TriangleCountingInput::from_edges(2_000, edges));
     let (cuda, cpu) = both.run::<TriangleCountingOutput>("graph/triangle-counting", &input);
     assert!(cuda == cpu && cpu.total_triangles > 500_000);
+    let edges = [clique(100), random_edges(600, 2_000, 9)].concat();
+    let cliques = KCliqueInput { k: 4, limit: 10, ..KCliqueInput::from_edges(600, edges.clone()) };
+    let (cuda, cpu) = both.run::<KCliqueOutput>("graph/k-clique", &Payload::typed(cliques));
+    assert!(cuda == cpu && cpu.count > 3_900_000);
+    let operand = both.cuda.registry.operands();
+    let graph = operand.put("small", CsrGraph::from_edges(600, &edges, Direction::Undirected).unwrap()).unwrap();
+    similarities_are_the_same_for(&both, "small", &graph, &[0, 1, 150, 599], &[7]);
 }
 
 fn clique(nodes: u32) -> Vec<[u32; 2]> {
@@ -532,6 +549,116 @@ fn counting_triangles_stops_at_the_deadline() {
     let input = Payload::typed(TriangleCountingInput::from_operand(operand));
     for timeout in [20, 50].map(Duration::from_millis) {
         let request = KernelRequest::new("graph/triangle-counting", input.clone()).with_timeout(timeout);
+        let result = both.cuda.runtime.block_on(async { both.cuda.service().ready().await?.call(request).await });
+        assert!(matches!(result, Err(KernelError::DeadlineExceeded { .. })), "{:?}", result.err());
+        both.cuda.settle();
+    }
+}
+
+/// Compares the scores of pairs, of all that `nodes` make and of neighbours, and their similar nodes.
+fn similarities_are_the_same_for(both: &Both, name: &str, graph: &Operand<CsrGraph>, nodes: &[u32], top_ks: &[u32]) {
+    let pairs = nodes.iter().flat_map(|&a| nodes.iter().filter(move |&&b| a != b).map(move |&b| [a, b]));
+    let pairs: Vec<[u32; 2]> = pairs.collect();
+    macro_rules! compare {
+        ($($id:literal, $Input:ident;)*) => {$(
+            let input = || $Input::from_operand(graph.clone());
+            let of_pairs = Payload::typed($Input { pairs: Some(pairs.clone()), ..input() });
+            let (cuda, cpu) = both.run::<SimilarityOutput>($id, &of_pairs);
+            assert!(cuda == cpu, "pairs of {name}, {}", $id);
+            for &top_k in top_ks {
+                let similar = $Input { nodes: Some(nodes.to_vec().into()), top_k, ..input() };
+                let (cuda, cpu) = both.run::<SimilarityOutput>($id, &Payload::typed(similar));
+                assert!(cuda == cpu, "{top_k} nodes of {name}, {}", $id);
+            }
+        )*};
+    }
+    compare! {
+        "graph/adamic-adar", AdamicAdarInput;
+        "graph/common-neighbors", CommonNeighborsInput;
+        "graph/cosine-similarity", CosineSimilarityInput;
+        "graph/jaccard-similarity", JaccardSimilarityInput;
+    }
+}
+
+fn similarities_are_the_same() {
+    let both = Both::new();
+    let star = (1..5_000).map(|node| [0, node]).collect();
+    // Counts of 8, 16 and 32 bits, sums of two words and of three, and more nodes than a table has room for.
+    let mut hubs = random_edges(300_000, 600_000, 21);
+    for (hub, len) in [(0, 120_000), (1, 110_000), (2, 30_000), (3, 2_000), (4, 300), (5, 89), (6, 80)] {
+        hubs.extend((0..len).map(|node| [hub, 7 + node]));
+    }
+    for (name, nodes, edges) in [
+        ("one edge", 2, vec![[0, 1]]),
+        ("no edges", 20, Vec::new()),
+        ("star", 5_000, star),
+        ("clique", 700, clique(700)),
+        ("random", 30_000, random_edges(30_000, 600_000, 20)),
+        ("hubs", 300_000, hubs),
+    ] {
+        let graph = CsrGraph::from_edges(nodes, &edges, Direction::Undirected).unwrap();
+        let graph = both.cuda.registry.operands().put(name, graph).unwrap();
+        let some: Vec<u32> = [0, 1, 2, 3, 4, 5, 6, 7, nodes as u32 / 2, nodes as u32 - 1].to_vec();
+        let some: Vec<u32> = some.into_iter().filter(|&node| (node as usize) < nodes).collect();
+        similarities_are_the_same_for(&both, name, &graph, &some, &[1, 10, 1024]);
+    }
+}
+
+fn searching_similar_nodes_stops_at_the_deadline() {
+    let both = Both::new();
+    let graph = CsrGraph::from_edges(4_000, &clique(4_000), Direction::Undirected).unwrap();
+    let graph = both.cuda.registry.operands().put("clique", graph).unwrap();
+    // Over 100 ms of work for the device.
+    let nodes: Vec<u32> = (0..4_000).cycle().take(40_000).collect();
+    let input = AdamicAdarInput { nodes: Some(nodes.into()), ..AdamicAdarInput::from_operand(graph) };
+    stops_at_the_deadline(&both, "graph/adamic-adar", &Payload::typed(input));
+}
+
+fn cliques_are_the_same() {
+    let both = Both::new();
+    let dense = random_edges(400, 25_000, 23);
+    for (name, nodes, edges, ks) in [
+        ("no edges", 100, Vec::new(), 3..=8),
+        ("a clique", 8, clique(8), 3..=8),
+        ("for a warp", 66, clique(66), 3..=5),
+        ("for lanes of a warp", 140, clique(140), 3..=5),
+        ("random", 400, dense, 3..=8),
+        ("sparse", 50_000, random_edges(50_000, 400_000, 24), 3..=5),
+    ] {
+        for k in ks {
+            let input = KCliqueInput { k, limit: 9, ..KCliqueInput::from_edges(nodes, edges.clone()) };
+            let (cuda, cpu) = both.run::<KCliqueOutput>("graph/k-clique", &Payload::typed(input));
+            assert!(cuda == cpu, "{name}: {} and {} cliques of {k} nodes", cuda.count, cpu.count);
+        }
+    }
+    // For warps with the matrix in shared memory, with more of it, and in global memory.
+    for nodes in [400_u64, 600, 1_000, 1_100] {
+        for k in 3..=4 {
+            let input = KCliqueInput { k, ..KCliqueInput::from_edges(nodes, clique(nodes as u32)) };
+            let response = call(both.cuda.service(), "graph/k-clique", Payload::typed(input));
+            let response = both.cuda.runtime.block_on(response).unwrap();
+            let output = response.payload.downcast::<KCliqueOutput>().unwrap();
+            let expected = (0..u64::from(k)).fold(1, |count, i| count * (nodes - i) / (i + 1));
+            assert_eq!((output.count, response.execution.backend), (expected, "CUDA"), "{k} of {nodes} nodes");
+        }
+    }
+}
+
+fn counting_cliques_stops_at_the_deadline() {
+    let both = Both::new();
+    // Hours of work for warps with the matrix in shared memory, with more of it, and in global memory.
+    for nodes in [250, 400, 900, 1_500] {
+        let graph = CsrGraph::from_edges(nodes as usize, &clique(nodes), Direction::Undirected).unwrap();
+        graph.oriented(&RunContext::detached()).unwrap();
+        let graph = both.cuda.registry.operands().put(&format!("clique of {nodes}"), graph).unwrap();
+        let input = KCliqueInput { k: 8, ..KCliqueInput::from_operand(graph) };
+        stops_at_the_deadline(&both, "graph/k-clique", &Payload::typed(input));
+    }
+}
+
+fn stops_at_the_deadline(both: &Both, id: &'static str, input: &Payload) {
+    for timeout in [20, 50].map(Duration::from_millis) {
+        let request = KernelRequest::new(id, input.clone()).with_timeout(timeout);
         let result = both.cuda.runtime.block_on(async { both.cuda.service().ready().await?.call(request).await });
         assert!(matches!(result, Err(KernelError::DeadlineExceeded { .. })), "{:?}", result.err());
         both.cuda.settle();

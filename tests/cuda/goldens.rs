@@ -22,6 +22,7 @@ use crate::support::{gnn_goldens, similarity_inputs};
 crate::tests! {
     betweenness_is_that_of_networkx
     triangles_are_those_of_networkx
+    similarities_and_cliques_are_those_of_networkx
     pagerank_is_that_of_networkx
     eigenvector_and_katz_centrality_are_those_of_networkx
     distances_of_histograms_are_those_of_scipy
@@ -122,6 +123,34 @@ fn triangles_are_those_of_networkx() {
             assert_eq!(values.len(), expected.len(), "{}", golden["name"]);
             let is_near = |(value, expected): (&f64, &f64)| (value - expected).abs() <= 1e-13 * expected;
             assert!(values.iter().zip(&expected).all(is_near), "{}: {values:?} {expected:?}", golden["name"]);
+        }
+    }
+}
+
+fn similarities_and_cliques_are_those_of_networkx() {
+    let goldens: Vec<Value> = serde_json::from_str(include_str!("../goldens/neighborhoods.json")).unwrap();
+    assert!(goldens.len() >= 13);
+    let bench = bench();
+    for golden in &goldens {
+        let graph = json!({"num_nodes": golden["num_nodes"], "edges": golden["edges"]});
+        for (k, count) in (3..=8).zip(golden["cliques"].as_array().unwrap()) {
+            let input = json!({"graph": graph, "k": k});
+            assert_eq!(run(&bench, "graph/k-clique", &input)["count"], *count, "{k} nodes, {}", golden["name"]);
+        }
+        if golden["pairs"].is_null() {
+            continue;
+        }
+        let input = json!({"graph": graph, "pairs": golden["pairs"]});
+        for (id, field) in [
+            ("graph/common-neighbors", "common"),
+            ("graph/jaccard-similarity", "jaccard"),
+            ("graph/adamic-adar", "adamic_adar"),
+            ("graph/cosine-similarity", "cosine"),
+        ] {
+            let (scores, expected) = (numbers(&run(&bench, id, &input)["scores"]), numbers(&golden[field]));
+            assert_eq!(scores.len(), expected.len(), "{id}, {}", golden["name"]);
+            let is_near = |(score, expected): (&f64, &f64)| (score - expected).abs() <= 1e-13 * expected;
+            assert!(scores.iter().zip(&expected).all(is_near), "{id}, {}: {scores:?}", golden["name"]);
         }
     }
 }

@@ -131,6 +131,24 @@ fn similar_nodes_are_the_best_of_all_pairs() {
 }
 
 #[test]
+fn sums_of_weights_do_not_depend_on_the_order() {
+    for golden in goldens().into_iter().filter(|golden| golden.num_nodes < 100) {
+        // The same graph with its nodes numbered from the end: common neighbours are added in the opposite order.
+        let last = golden.num_nodes as u32 - 1;
+        let turned: Vec<[u32; 2]> = golden.edges.iter().map(|edge| edge.map(|node| last - node)).collect();
+        let pairs: Vec<[u32; 2]> = (0..=last).flat_map(|a| (0..a).map(move |b| [a, b])).collect();
+        let turned_pairs = pairs.iter().map(|pair| pair.map(|node| last - node)).collect();
+        let input = |edges, pairs| AdamicAdarInput {
+            pairs: Some(pairs),
+            ..AdamicAdarInput::from_edges(golden.num_nodes, edges)
+        };
+        let scores = run(&AdamicAdar, &input(golden.edges.clone(), pairs)).scores;
+        let turned = run(&AdamicAdar, &input(turned, turned_pairs)).scores;
+        assert_eq!(scores, turned, "{}", golden.name);
+    }
+}
+
+#[test]
 fn cliques_are_those_of_networkx_and_the_listed_ones_are_different_cliques() {
     for golden in goldens() {
         for (k, &count) in (3_u32..=8).zip(&golden.cliques) {

@@ -11,3 +11,6 @@ pub mod cancel;
 pub mod gemm;
 pub mod radix_sort;
 pub mod scan;
+mod shared_memory;
+
+pub use self::shared_memory::shared_memory;

@@ -1,9 +1,10 @@
 //! The host side of sparse matrix-vector products on CUDA; `spmv.cuh` describes the algorithm.
 
 use super::csr::CsrGraph;
-use crate::cuda::{Arg, DeviceBuffer, DeviceInfo, Launch, Module};
+use crate::cuda::{Arg, DeviceBuffer, Launch, Module};
 use crate::kernels::device::cancel::CancelSignal;
 use crate::kernels::device::radix_sort::{self, sort_with_indices};
+use crate::kernels::device::shared_memory;
 use crate::kernels::ordered_bits::SortOrder;
 use crate::service::{KernelError, LaunchContext};
 
@@ -26,17 +27,6 @@ const MIN_PLACED_ARCS: u64 = 1 << 21;
 const MIN_PLACED_ITERATIONS: u32 = 8;
 /// Shared memory that is left to the L1 cache.
 const L1_BYTES: u32 = 32 << 10;
-
-/// The dynamic shared memory that a block may have: the table of technical specifications in the CUDA programming guide.
-fn shared_memory(device: &DeviceInfo) -> u32 {
-    match device.compute_capability {
-        (7, _) => 64 << 10,
-        (8, 0 | 7) => 163 << 10,
-        (9..=11, _) => 227 << 10,
-        (8.., _) => 99 << 10,
-        _ => 48 << 10,
-    }
-}
 
 /// Bytes of a matrix beyond the arrays of the graph, and of the products and contributions of this many vectors.
 pub(super) fn device_memory(nodes: u64, arcs: u64, width: u64) -> u64 {
@@ -107,7 +97,8 @@ impl Matrix {
         let begin_lanes: [&dyn Arg; 3] = [&chunks, &flags, &lane_begins];
         cuda.launch(module, "spmv_begin_lanes", launch(chunks.div_ceil(THREADS / 32)), &begin_lanes)?;
 
-        let (multiprocessors, shared_memory) = (cuda.device().multiprocessors, shared_memory(cuda.device()));
+        let (multiprocessors, shared_memory) =
+            (cuda.device().multiprocessors, shared_memory(cuda.device().compute_capability));
         let (places, slots) = (cuda.alloc(nodes as usize)?, nodes + 1);
         let matrix = Self {
             module,

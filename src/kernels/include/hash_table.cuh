@@ -15,6 +15,9 @@
 // otherwise. As keys stay, either all calls with a key return 0, or none does: keys that a small table has no room for can
 // go to a large one.
 //
+// `slot_of` returns the slot of a key, which stays, for values that are kept in other arrays of `slots` elements. It does not
+// use the counts, and then there need be none.
+//
 // A table of global memory is shared by the threads of one block.
 
 #ifndef TOWER_KERNELS_HASH_TABLE
@@ -40,11 +43,13 @@ struct CountTable {
         }
     }
 
-    __device__ u32 add(u32 key, u32 count) const {
-        for (u32 slot = first_slot(key);; slot = next(slot)) {
-            if (claim(slot, key)) return atomicAdd(&counts[slot], count) + count;
-        }
+    __device__ u32 slot_of(u32 key) const {
+        u32 slot = first_slot(key);
+        while (!claim(slot, key)) slot = next(slot);
+        return slot;
     }
+
+    __device__ u32 add(u32 key, u32 count) const { return atomicAdd(&counts[slot_of(key)], count) + count; }
 
     __device__ u32 try_add(u32 key, u32 count) const {
         u32 slot = first_slot(key);

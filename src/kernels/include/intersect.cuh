@@ -12,9 +12,9 @@
 //   set.for_each(group, function)       calls function(node, count) where the count is not 0
 //
 // Between inserting and looking up, and between counting and for_each, the group synchronizes. `count_row` looks the
-// nodes of a row up with some lanes. A set is at most a quarter full where there are slots, and half full otherwise.
-// Most lookups are misses, and a warp goes on until its last lane has ended. So slots are read in pairs: nearly all
-// lookups end at the first.
+// nodes of a row up with some lanes, and `for_each_hit` calls a function for those that are found. A set is at most a
+// quarter full where there are slots, and half full otherwise. Most lookups are misses, and a warp goes on until its last
+// lane has ended. So slots are read in pairs: nearly all lookups end at the first.
 //
 // Source: Pandey et al., "TRUST: Triangle Counting Reloaded on GPUs", IEEE TPDS 32(11), 2021.
 
@@ -94,12 +94,11 @@ template <u32 SLOTS> struct NodeSet {
     }
 };
 
-// Looks up the nodes columns[begin..end], of which lane `lane` of `LANES` takes every LANES-th, and adds 1 to the count
-// of each that is in the set. Returns how many the lane has found.
-template <u32 LANES, u32 SLOTS>
-static __device__ u32 count_row(const NodeSet<SLOTS>& set, const u32* columns, u32 begin, u32 end, u32 lane) {
+// Looks up the nodes columns[begin..end], of which lane `lane` of `LANES` takes every LANES-th, and calls `hit(slot)` for
+// each that is in the set.
+template <u32 LANES, u32 SLOTS, class Hit>
+static __device__ void for_each_hit(const NodeSet<SLOTS>& set, const u32* columns, u32 begin, u32 end, u32 lane, Hit hit) {
     constexpr u32 AHEAD = 4; // loads in flight
-    u32 found = 0;
     const u32 length = end - begin;
     for (u32 base = 0; base < length; base += AHEAD * LANES) {
         u32 nodes[AHEAD];
@@ -111,12 +110,19 @@ static __device__ u32 count_row(const NodeSet<SLOTS>& set, const u32* columns, u
 #pragma unroll
         for (u32 i = 0; i < AHEAD; i++) {
             const u32 slot = nodes[i] == NO_NODE ? NO_SLOT : set.find(nodes[i]);
-            if (slot != NO_SLOT) {
-                atomicAdd(&set.counts[slot], 1);
-                found++;
-            }
+            if (slot != NO_SLOT) hit(slot);
         }
     }
+}
+
+// As for_each_hit, and adds 1 to the count of each node that is in the set. Returns how many the lane has found.
+template <u32 LANES, u32 SLOTS>
+static __device__ u32 count_row(const NodeSet<SLOTS>& set, const u32* columns, u32 begin, u32 end, u32 lane) {
+    u32 found = 0;
+    for_each_hit<LANES>(set, columns, begin, end, lane, [&](u32 slot) {
+        atomicAdd(&set.counts[slot], 1);
+        found++;
+    });
     return found;
 }
 

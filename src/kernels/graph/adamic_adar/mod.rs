@@ -2,7 +2,8 @@
 //! degree count more.
 //!
 //! The score of two nodes is the sum of `1 / ln(degree)` over their common neighbours: `adamic_adar_index` of networkx
-//! 3.6. Adamic and Adar, *Friends and neighbors on the Web* (2003).
+//! 3.6. The sum is exact for weights that are rounded to `f64`, whatever their order, and rounded once. Adamic and Adar,
+//! *Friends and neighbors on the Web* (2003).
 //!
 //! [`similarity`](super::similarity) has the fields, which all kernels on the similarity of nodes share, the time and
 //! the errors.

@@ -15,12 +15,15 @@
 //!
 //! The algorithm extends cliques along the arcs of the [`OrientedGraph`](super::oriented::OrientedGraph), as in
 //! Danisch, Balalau and Sozio, *Listing k-cliques in sparse real-world graphs* (2018). For m edges, of which a node has
-//! at most d there, it takes O(m * d^(k - 2) / 64) time. There is CPU code only.
+//! at most d there, it takes O(m * d^(k - 2) / 64) time. On CUDA cliques are counted as in Almasri et al., *Parallel k-clique
+//! counting on GPUs* (2022), and listed on the CPU.
 //!
 //! # Errors
 //! An invalid graph, or `k` or `limit` out of its range; the error names the field.
 
 mod cases;
+#[cfg(feature = "cuda")]
+mod cuda;
 pub(super) mod enumerate;
 
 use std::sync::Arc;
@@ -28,8 +31,15 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+#[cfg(feature = "cuda")]
+use super::csr::Direction;
 use super::fields::graph_input;
+use super::input::GraphInput;
+#[cfg(feature = "cuda")]
+use super::oriented::OrientedGraph;
 use super::triangles;
+#[cfg(feature = "cuda")]
+use crate::service::LaunchContext;
 use crate::service::{
     Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, OperandVersion, RunContext,
 };
@@ -72,8 +82,8 @@ impl Kernel for KClique {
     type Output = KCliqueOutput;
 
     fn info(&self) -> KernelInfo {
-        let description = "Number of cliques of 3 to 8 nodes, and a list of some of them. Has CPU code only.";
-        KernelInfo::new("graph/k-clique", "1.0.0", description).alias("graph/k-clique-detection").pure()
+        let description = "Number of cliques of 3 to 8 nodes, and a list of some of them.";
+        KernelInfo::new("graph/k-clique", "1.0.0", description).alias("graph/k-clique-detection").cuda().pure()
     }
 
     fn validate(&self, input: &KCliqueInput) -> Result<(), InvalidInput> {
@@ -91,7 +101,7 @@ impl Kernel for KClique {
         // The factor for each further node depends on the graph, and is seldom large.
         let triangles = triangles::cost(&input.graph_input());
         let operations = triangles.operations.saturating_mul(u64::from(input.k).saturating_sub(2));
-        Cost { operations, device_memory: 0, ..triangles }
+        Cost { operations, device_memory: device_memory(&input.graph_input()), ..triangles }
     }
 
     fn footprint(&self, input: &KCliqueInput) -> Option<Footprint> {
@@ -112,7 +122,43 @@ impl Kernel for KClique {
         let oriented = graph.oriented(context)?;
         let k = input.k as usize;
         let count = enumerate::count(oriented.arcs(), k, context)?;
-        let cliques = enumerate::list(oriented.arcs(), k, input.limit as usize, context)?;
+        let cliques = enumerate::list(oriented.arcs(), k, input.listed(count), context)?;
         Ok(KCliqueOutput { count, cliques: cliques.into() })
     }
+
+    #[cfg(feature = "cuda")]
+    fn modules(&self) -> Vec<&'static crate::cuda::Module> {
+        vec![&cuda::MODULE]
+    }
+
+    #[cfg(feature = "cuda")]
+    fn run_cuda(&self, input: &KCliqueInput, cuda: &mut LaunchContext<'_>) -> Result<KCliqueOutput, KernelError> {
+        let graph = input.graph_input().load_in(cuda.context())?;
+        let oriented = graph.oriented(cuda.context())?;
+        let count = cuda::count(oriented, input.k, cuda)?;
+        let cliques = enumerate::list(oriented.arcs(), input.k as usize, input.listed(count), cuda.context())?;
+        Ok(KCliqueOutput { count, cliques: cliques.into() })
+    }
+}
+
+impl KCliqueInput {
+    /// Returns how many of `count` cliques are listed.
+    fn listed(&self, count: u64) -> usize {
+        count.min(self.limit.into()) as usize
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn device_memory(graph: &GraphInput<'_>) -> u64 {
+    let (nodes, arcs) = graph.claimed_size();
+    let edges = match graph.direction() {
+        Direction::Directed => arcs,
+        Direction::Undirected => arcs / 2,
+    };
+    cuda::device_memory(nodes, edges, OrientedGraph::bytes(nodes, arcs, graph.direction()))
+}
+
+#[cfg(not(feature = "cuda"))]
+fn device_memory(_: &GraphInput<'_>) -> u64 {
+    0
 }

@@ -18,7 +18,14 @@ macro_rules! similarity_cases {
                 Some($Input { pairs, nodes: of_nodes, top_k, ..$Input::from_edges(nodes as u64, edges) })
             }
 
-            fn share(&self, _: &mut $Input, _: &$Input) {}
+            fn share(&self, input: &mut $Input, with: &$Input) {
+                (input.num_nodes, input.edges) = (with.num_nodes, with.edges.clone());
+                let nodes = with.num_nodes.unwrap_or(1) as u32;
+                for pair in input.pairs.iter_mut().flatten() {
+                    *pair = [pair[0] % nodes, (pair[0] + 1) % nodes];
+                }
+                input.nodes = input.nodes.as_ref().map(|of_nodes| of_nodes.iter().map(|node| node % nodes).collect());
+            }
 
             fn put_nan(&self, _: &mut $Input, _: usize) {}
 
@@ -60,7 +67,7 @@ pub(in crate::kernels::graph) fn reference(measure: Measure, request: &Request<'
         let (count, degrees) = (common.len() as f64, [a, b].map(|node| neighbours[node].len() as f64));
         match measure {
             Measure::CommonNeighbors => count,
-            Measure::AdamicAdar => common.iter().map(|&node| 1.0 / (neighbours[node].len() as f64).ln()).sum(),
+            Measure::AdamicAdar => exact_sum(common.iter().map(|&node| 1.0 / (neighbours[node].len() as f64).ln())),
             _ if common.is_empty() => 0.0,
             Measure::Jaccard => count / (degrees[0] + degrees[1] - count),
             Measure::Cosine => count / (degrees[0] * degrees[1]).sqrt(),
@@ -78,8 +85,15 @@ pub(in crate::kernels::graph) fn reference(measure: Measure, request: &Request<'
         scores.truncate(request.top_k as usize);
         best.extend(scores);
     }
-    // The same sums in the same order, so that ties are the same.
+    // Sums are exact, so that ties are the same.
     let values = best.iter().map(|&(score, _)| (score, 0.0)).collect();
     let similar_nodes = best.iter().filter_map(|&(_, node)| Some((node?, 0.0))).collect();
     vec![Expected { name: "scores", values }, Expected { name: "similar_nodes", values: similar_nodes }]
+}
+
+/// Returns the sum of numbers from 2^-5 to 2, rounded once.
+fn exact_sum(numbers: impl Iterator<Item = f64>) -> f64 {
+    // Multiples of 2^-57, all of them.
+    let scale = 2_f64.powi(57);
+    numbers.map(|number| (number * scale) as u128).sum::<u128>() as f64 / scale
 }

@@ -14,13 +14,16 @@
 //! nodes of the graph are candidates: neighbours of the node, and nodes with the score 0.
 //!
 //! A pair with rows of lengths a and b takes O(min(a + b, a log b)) time, a node of `nodes` that of visiting the
-//! neighbours of its neighbours. There is CPU code only.
+//! neighbours of its neighbours. Requests on the same graph [share a run](crate::backends::batched) on CUDA.
 //!
 //! # Errors
 //! An invalid graph, or a directed one; neither `pairs` nor `nodes`, or both; a node that is not in the graph, a pair
 //! of the same node twice, or `top_k` out of its range. The error names the field.
 
 pub(super) mod cases;
+#[cfg(feature = "cuda")]
+pub(super) mod cuda;
+mod measure;
 mod pairs;
 mod top;
 
@@ -28,6 +31,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use serde::de::{Deserialize, Deserializer, Error};
 
+pub(super) use self::measure::Measure;
+use self::measure::{Sum, WeightSum};
 use super::csr::CsrGraph;
 use super::input::GraphInput;
 use crate::service::{Buffer, Cost, Footprint, InvalidInput, KernelError, RunContext, optional_sequence};
@@ -42,41 +47,6 @@ pub struct SimilarityOutput {
     pub scores: Buffer<f64>,
     /// The similar nodes of each node, one node after the other; none where pairs were given.
     pub similar_nodes: Buffer<u32>,
-}
-
-/// A score of two nodes. A common neighbour adds its weight to a sum, and the score follows from the sum and the
-/// degrees of the two.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Measure {
-    /// The number of common neighbours.
-    CommonNeighbors,
-    /// Common neighbours by all neighbours of the two; 0 if there are none.
-    Jaccard,
-    /// The sum of the reciprocal logarithms of the degrees of the common neighbours.
-    AdamicAdar,
-    /// Common neighbours by the geometric mean of the degrees; 0 if one is 0.
-    Cosine,
-}
-
-impl Measure {
-    /// Returns what a common neighbour of this degree, which is 2 or more, adds to the sum. It is positive.
-    fn weight(self, degree: usize) -> f64 {
-        match self {
-            Self::AdamicAdar => (degree as f64).ln().recip(),
-            Self::CommonNeighbors | Self::Jaccard | Self::Cosine => 1.0,
-        }
-    }
-
-    fn score(self, sum: f64, degrees: [usize; 2]) -> f64 {
-        let [a, b] = degrees.map(|degree| degree as f64);
-        match self {
-            Self::CommonNeighbors | Self::AdamicAdar => sum,
-            // Without common neighbours the divisor may be 0.
-            _ if sum == 0.0 => 0.0,
-            Self::Jaccard => sum / (a + b - sum),
-            Self::Cosine => sum / (a * b).sqrt(),
-        }
-    }
 }
 
 /// The fields of a request.
@@ -146,8 +116,20 @@ impl<'a> Request<'a> {
         Cost {
             bytes: self.graph.load_bytes().saturating_add(count.saturating_mul(8)),
             operations: count.saturating_mul(steps).saturating_add(1_000),
-            device_memory: 0,
+            device_memory: self.device_memory(),
         }
+    }
+
+    #[cfg(feature = "cuda")]
+    fn device_memory(&self) -> u64 {
+        let ((nodes, arcs), (count, each)) = (self.graph.claimed_size(), self.claimed());
+        let pairs = self.pairs.map(|pairs| pairs.len() as u64);
+        cuda::device_memory(nodes, arcs, pairs, count, each)
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    fn device_memory(&self) -> u64 {
+        0
     }
 
     pub(super) fn footprint(&self) -> Footprint {
@@ -162,14 +144,25 @@ impl<'a> Request<'a> {
         Footprint { output, scratch: self.graph.load_memory().saturating_add(scratch) }
     }
 
-    pub(super) fn run(&self, measure: Measure, context: &RunContext<'_>) -> Result<SimilarityOutput, KernelError> {
+    pub(super) fn run_cpu(&self, measure: Measure, context: &RunContext<'_>) -> Result<SimilarityOutput, KernelError> {
+        match measure {
+            Measure::AdamicAdar => self.run_with_sums::<WeightSum>(measure, context),
+            _ => self.run_with_sums::<u32>(measure, context),
+        }
+    }
+
+    fn run_with_sums<S: Sum>(
+        &self,
+        measure: Measure,
+        context: &RunContext<'_>,
+    ) -> Result<SimilarityOutput, KernelError> {
         let graph: &CsrGraph = &*self.graph.load_in(context)?;
         match self.wanted()? {
             Wanted::Pairs(pairs) => {
-                let scores = pairs::scores(graph, pairs, measure, context)?;
+                let scores = pairs::scores::<S>(graph, pairs, measure, context)?;
                 Ok(SimilarityOutput { scores: scores.into(), similar_nodes: Buffer::default() })
             }
-            Wanted::SimilarTo(nodes) => top::most_similar(graph, nodes, self.top_k as usize, measure, context),
+            Wanted::SimilarTo(nodes) => top::most_similar::<S>(graph, nodes, self.top_k as usize, measure, context),
         }
     }
 }
@@ -236,8 +229,9 @@ macro_rules! similarity_kernel {
             type Output = $crate::kernels::graph::similarity::SimilarityOutput;
 
             fn info(&self) -> $crate::service::KernelInfo {
-                $crate::service::KernelInfo::new($id, "1.0.0", concat!($description, " Has CPU code only."))
+                $crate::service::KernelInfo::new($id, "1.0.0", $description)
                     $(.alias($alias))?
+                    .cuda()
                     .pure()
             }
 
@@ -262,7 +256,41 @@ macro_rules! similarity_kernel {
                 input: &$Input,
                 context: &$crate::service::RunContext<'_>,
             ) -> Result<Self::Output, $crate::service::KernelError> {
-                input.request().run($crate::kernels::graph::similarity::Measure::$measure, context)
+                input.request().run_cpu($crate::kernels::graph::similarity::Measure::$measure, context)
+            }
+
+            #[cfg(feature = "cuda")]
+            fn modules(&self) -> Vec<&'static $crate::cuda::Module> {
+                vec![&$crate::kernels::graph::similarity::cuda::MODULE, &$crate::kernels::device::scan::MODULE]
+            }
+
+            #[cfg(feature = "cuda")]
+            fn run_cuda(
+                &self,
+                input: &$Input,
+                cuda: &mut $crate::service::LaunchContext<'_>,
+            ) -> Result<Self::Output, $crate::service::KernelError> {
+                let mut outputs = self.run_cuda_batch(&[input], cuda)?;
+                Ok(outputs.swap_remove(0))
+            }
+
+            fn batch_key(&self, input: &$Input) -> Option<$crate::service::BatchKey> {
+                input.graph_input().batch_key()
+            }
+
+            fn shares_run(&self, first: &$Input, other: &$Input) -> bool {
+                first.graph_input().is_same(&other.graph_input())
+            }
+
+            #[cfg(feature = "cuda")]
+            fn run_cuda_batch(
+                &self,
+                inputs: &[&$Input],
+                cuda: &mut $crate::service::LaunchContext<'_>,
+            ) -> Result<Vec<Self::Output>, $crate::service::KernelError> {
+                let requests: Vec<_> = inputs.iter().map(|input| input.request()).collect();
+                let measure = $crate::kernels::graph::similarity::Measure::$measure;
+                $crate::kernels::graph::similarity::cuda::run(&requests, measure, cuda)
             }
         }
 

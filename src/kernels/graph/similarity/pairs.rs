@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::Measure;
+use super::measure::{Measure, Sum};
 use crate::kernels::graph::cancel_check::CancelCheck;
 use crate::kernels::graph::csr::CsrGraph;
 use crate::kernels::graph::intersect::for_each_common;
@@ -15,7 +15,7 @@ const PAIRS_PER_TASK: usize = 64;
 ///
 /// # Errors
 /// Those of [`RunContext::check`].
-pub(super) fn scores(
+pub(super) fn scores<S: Sum>(
     graph: &CsrGraph,
     pairs: &[[u32; 2]],
     measure: Measure,
@@ -26,10 +26,10 @@ pub(super) fn scores(
     tasks.try_for_each(|(scores, pairs)| {
         let mut cancel_check = CancelCheck::new(context);
         for (score, &pair) in scores.iter_mut().zip(pairs) {
-            let mut sum = 0.0;
+            let mut sum = S::default();
             let rows = pair.map(|node| graph.successors().row(node));
-            for_each_common(rows, &mut cancel_check, |node| sum += measure.weight(graph.successors().degree(node)))?;
-            *score = measure.score(sum, rows.map(<[u32]>::len));
+            for_each_common(rows, &mut cancel_check, |node| sum += S::of_neighbor(graph.successors().degree(node)))?;
+            *score = measure.score(sum.value(), rows.map(<[u32]>::len));
         }
         Ok::<_, KernelError>(())
     })?;

@@ -5,7 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use rayon::prelude::*;
 
-use super::{Measure, SimilarityOutput};
+use super::SimilarityOutput;
+use super::measure::{Measure, Sum};
 use crate::kernels::graph::cancel_check::{CancelCheck, INTERVAL};
 use crate::kernels::graph::csr::CsrGraph;
 use crate::service::{KernelError, RunContext};
@@ -17,14 +18,14 @@ const NODES_PER_TASK: usize = 16;
 pub(super) fn scratch(num_nodes: u64, count: u64) -> u64 {
     let threads = count.div_ceil(NODES_PER_TASK as u64).min(rayon::current_num_threads() as u64);
     // The sums, the nodes that have one, and their scores.
-    threads.saturating_mul(num_nodes).saturating_mul(8 + 4 + 16)
+    threads.saturating_mul(num_nodes).saturating_mul(16 + 4 + 16)
 }
 
 /// Returns the `top_k` nodes that are most similar to each of `nodes`, or all others where there are fewer.
 ///
 /// # Errors
 /// Those of [`RunContext::check`].
-pub(super) fn most_similar(
+pub(super) fn most_similar<S: Sum>(
     graph: &CsrGraph,
     nodes: &[u32],
     top_k: usize,
@@ -36,7 +37,7 @@ pub(super) fn most_similar(
     let mut similar_nodes = vec![0; nodes.len() * each];
     if each > 0 {
         // As many as there are tasks at the same time.
-        let searches: Mutex<Vec<Search>> = Mutex::default();
+        let searches: Mutex<Vec<Search<S>>> = Mutex::default();
         let outputs =
             scores.par_chunks_mut(NODES_PER_TASK * each).zip(similar_nodes.par_chunks_mut(NODES_PER_TASK * each));
         nodes.par_chunks(NODES_PER_TASK).zip(outputs).try_for_each(|(nodes, (scores, similar_nodes))| {
@@ -56,18 +57,18 @@ pub(super) fn most_similar(
 }
 
 /// The state of a search for the nodes that have common neighbours with a node.
-struct Search {
-    /// The sum of the weights of the common neighbours with each node. All 0 between searches.
-    sums: Vec<f64>,
+struct Search<S> {
+    /// The sum over the common neighbours with each node. All 0 between searches.
+    sums: Vec<S>,
     /// The nodes whose sum is not 0.
     reached: Vec<u32>,
     /// Scores and nodes.
     candidates: Vec<(f64, u32)>,
 }
 
-impl Search {
+impl<S: Sum> Search<S> {
     fn new(num_nodes: usize) -> Self {
-        Self { sums: vec![0.0; num_nodes], reached: Vec::new(), candidates: Vec::new() }
+        Self { sums: vec![S::default(); num_nodes], reached: Vec::new(), candidates: Vec::new() }
     }
 
     /// Finds the scores of the neighbours of the node's neighbours. After an error the state is of no use.
@@ -85,12 +86,12 @@ impl Search {
             if row.len() < 2 {
                 continue;
             }
-            let weight = measure.weight(row.len());
+            let weight = S::of_neighbor(row.len());
             for piece in row.chunks(INTERVAL) {
                 cancel_check.spend(piece.len())?;
                 for &other in piece {
                     let sum = &mut self.sums[other as usize];
-                    if *sum == 0.0 {
+                    if *sum == S::default() {
                         self.reached.push(other);
                     }
                     *sum += weight;
@@ -99,7 +100,8 @@ impl Search {
         }
         let degree = adjacency.degree(node);
         let (sums, reached) = (&self.sums, self.reached.iter().filter(|&&other| other != node));
-        let score = |&other: &u32| (measure.score(sums[other as usize], [degree, adjacency.degree(other)]), other);
+        let score =
+            |&other: &u32| (measure.score(sums[other as usize].value(), [degree, adjacency.degree(other)]), other);
         self.candidates.clear();
         self.candidates.extend(reached.map(score));
         Ok(())
@@ -114,13 +116,13 @@ impl Search {
         }
         self.candidates.sort_unstable_by(order);
         let sums = &self.sums;
-        let others = (0..sums.len() as u32).filter(|&other| other != node && sums[other as usize] == 0.0);
+        let others = (0..sums.len() as u32).filter(|&other| other != node && sums[other as usize] == S::default());
         let best = self.candidates.iter().copied().chain(others.map(|other| (0.0, other)));
         for ((score, similar_node), best) in scores.iter_mut().zip(similar_nodes).zip(best) {
             (*score, *similar_node) = best;
         }
         for other in self.reached.drain(..) {
-            self.sums[other as usize] = 0.0;
+            self.sums[other as usize] = S::default();
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The host side on CUDA. `semantic_similarity.cu` describes the algorithm and what its entries take.
 
-use super::plan::{MAX_COLUMNS, PLANS, Plan, shared_memory};
+use super::plan::{MAX_COLUMNS, PLANS, Plan, free_shared_memory};
 use super::score::{Key, Metric, VectorElement};
 use super::{SemanticSimilarityInput, SemanticSimilarityOutput};
 use crate::cuda::{Arg, DeviceBuffer, Launch, Module, device_code};
@@ -179,7 +179,7 @@ impl<T: VectorElement> Search<T> {
             keys: cuda.alloc(count * self.k)?,
             overflows: cuda.alloc(count)?,
         };
-        let plan = Plan::new(count, self.dimension, shared_memory(cuda.device().compute_capability))
+        let plan = Plan::new(count, self.dimension, free_shared_memory(cuda.device().compute_capability))
             .filter(|_| self.is_bounded && self.dimension.is_multiple_of(8));
         let pass = self.pass(plan.map_or(1, |plan| plan.columns.min(count)), cuda)?;
         let Some(plan) = plan else {

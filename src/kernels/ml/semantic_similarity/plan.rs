@@ -1,5 +1,7 @@
 //! [`Plan`]: how a scan on CUDA reads the corpus.
 
+use crate::kernels::device::shared_memory;
+
 /// The most queries of a pass.
 pub(super) const MAX_COLUMNS: usize = 128;
 
@@ -45,16 +47,9 @@ impl Plan {
     }
 }
 
-/// Shared memory that a block can have besides that of its variables, in bytes, by the CUDA C++ programming guide.
-pub(super) const fn shared_memory(capability: (u32, u32)) -> usize {
-    let kib = match capability {
-        (7, 5) => 64,
-        (8, 0 | 7) => 163,
-        (8, _) | (12.., _) => 99,
-        (9 | 10, _) => 227,
-        _ => 48,
-    };
-    (kib - 1) << 10
+/// Returns the shared memory that a block can have besides that of its variables, in bytes.
+pub(super) const fn free_shared_memory(capability: (u32, u32)) -> usize {
+    shared_memory(capability) as usize - (1 << 10)
 }
 
 #[cfg(test)]
@@ -64,7 +59,7 @@ mod tests {
     #[test]
     fn a_plan_takes_the_fewest_passes_that_fit() {
         let columns = |queries, dimension, capability| {
-            Plan::new(queries, dimension, shared_memory(capability)).map(|plan| plan.columns)
+            Plan::new(queries, dimension, free_shared_memory(capability)).map(|plan| plan.columns)
         };
         assert_eq!(
             [1, 8, 9, 64, 65, 128, 1000].map(|queries| columns(queries, 768, (9, 0))),
