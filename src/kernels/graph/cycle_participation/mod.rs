@@ -85,10 +85,10 @@ impl Kernel for CycleParticipation {
 
     fn footprint(&self, input: &CycleParticipationInput) -> Option<Footprint> {
         let graph = input.graph_input();
-        let (nodes, _) = graph.claimed_size();
+        let (nodes, arcs) = graph.claimed_size();
         // Three counts of each node, and those of the graph.
         let output = Footprint::of_array::<[u64; 3]>(nodes.saturating_add(1));
-        Some(Footprint { output, scratch: triangles::scratch(&graph).saturating_add(cycles::scratch(nodes)) })
+        Some(Footprint { output, scratch: triangles::scratch(&graph).saturating_add(cycles::scratch(nodes, arcs)) })
     }
 
     fn operands(&self, input: &CycleParticipationInput) -> Vec<Arc<OperandVersion>> {
@@ -109,9 +109,9 @@ impl Kernel for CycleParticipation {
             total_two_cycles: total(&two, 2),
             total_three_cycles: total(&three, 3),
             total_four_cycles: total(&four, 4),
-            two_cycles: two.into(),
-            three_cycles: three.into(),
-            four_cycles: four.into(),
+            two_cycles: two,
+            three_cycles: three,
+            four_cycles: four,
         })
     }
 }

@@ -106,7 +106,7 @@ impl Kernel for MotifDetection {
         let triads = if graph.direction() == Direction::Directed { triads::CLASSES as u64 } else { 0 };
         let scratch = [
             triangles::scratch(&graph),
-            cycles::scratch(nodes).max(triangle_census::scratch(nodes)),
+            cycles::scratch(nodes, arcs).max(triangle_census::scratch(nodes)),
             // Triangles of each edge, and its arcs.
             arcs.saturating_mul(5),
             enumerate::scratch(arcs),
@@ -131,8 +131,7 @@ impl Kernel for MotifDetection {
         let is_directed = graph.direction() == Direction::Directed;
         let dyads = if is_directed { Some(triads::dyads(&graph, oriented, context)?) } else { None };
         let census = triangle_census::count(oriented, dyads.as_deref(), context)?;
-        let squares = cycles::count(&graph, false, context)?.four;
-        let squares = squares.iter().map(|&count| u128::from(count)).sum::<u128>() / 4;
+        let squares = cycles::count_four(&graph, context)?;
         let cliques = enumerate::count(oriented.arcs(), 4, context)?;
         let triads = match is_directed {
             true => Some(triads::census(&graph, &census, context)?),
