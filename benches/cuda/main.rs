@@ -7,7 +7,7 @@
 //!
 //! The second runs parts of it: `small`, `memory`, `catalogue`, `resident`, `workers`, `priority`, `graphs`,
 //! `triangles`, `operands`, `pagerank`, `neural-network`, `devices`, `telemetry`, `batch`, `batch-cost`,
-//! `batch-pipeline`, `similarity`, `traversal`, `communities`.
+//! `batch-pipeline`, `similarity`, `traversal`, `communities`, `motifs`.
 
 // The plain loop, and the kernels here, are promises about device code.
 #![allow(unsafe_code)]
@@ -20,6 +20,7 @@ mod embedded;
 mod graphs;
 mod hold;
 mod kernels;
+mod motifs;
 mod neural_network;
 mod operands;
 mod pagerank;
@@ -117,6 +118,9 @@ fn main() {
     }
     if wanted("traversal") {
         traversal::run();
+    }
+    if wanted("motifs") {
+        motifs::run();
     }
     if wanted("communities") {
         communities::run();

@@ -8,6 +8,10 @@
 //! In a directed graph wedges that lead to a node and wedges that come from it are counted by themselves. A pair of them may
 //! go through the same middle, back and forth along two pairs of opposite arcs. Such walks are taken off at the end.
 
+#[cfg(feature = "cuda")]
+pub(super) mod cuda;
+#[cfg(feature = "cuda")]
+mod numbering_cuda;
 mod ranked;
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -79,6 +83,17 @@ pub(super) fn scratch(nodes: u64, arcs: u64) -> u64 {
     let threads = rayon::current_num_threads() as u64;
     let counts = nodes.saturating_mul(3 * 8 + threads.saturating_mul(size_of::<[u32; 2]>() as u64 + 4));
     RankedGraph::bytes(nodes, arcs).saturating_add(counts)
+}
+
+/// Returns the device memory of counting in bytes.
+#[cfg(feature = "cuda")]
+pub(super) fn device_memory(nodes: u64, arcs: u64) -> u64 {
+    cuda::device_memory(nodes, arcs)
+}
+
+#[cfg(not(feature = "cuda"))]
+pub(super) fn device_memory(_: u64, _: u64) -> u64 {
+    0
 }
 
 /// Calls `of` with each node, those of high rank first, and counters that are all 0. Returns the sums of the results of each
