@@ -69,8 +69,8 @@ pub(in crate::kernels::graph) fn count(
     Ok(CycleCounts { two, three, four })
 }
 
-/// Returns how many cycles of four nodes a graph has, of which `arcs` has each edge in both directions if it is `symmetric`,
-/// and in one otherwise.
+/// Returns how many cycles of four nodes a graph has, of which `arcs` has each edge in both directions if it is
+/// `symmetric`, and in one otherwise.
 ///
 /// # Errors
 /// Those of the launch context.
@@ -167,8 +167,8 @@ impl Search<'_> {
         cuda.launch(&MODULE, entries.by_arrays, launch, &args)
     }
 
-    /// Returns the words of an array of counters for each side: a multiple of four, for all numbers or as many as a block of
-    /// its own multiprocessor has shared memory for.
+    /// Returns the words of an array of counters for each side: a multiple of four, for all numbers or as many as a
+    /// block of its own multiprocessor has shared memory for.
     fn array_words(&self, sides: u32, device: &DeviceInfo) -> u32 {
         let all = (self.numbering.len() as u32).div_ceil(UNITS_PER_WORD);
         all.min(array_bytes(device.compute_capability) / 4 / sides).next_multiple_of(4)

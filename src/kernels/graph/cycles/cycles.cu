@@ -1,23 +1,23 @@
 // Cycles of two, three and four nodes through each node of a graph.
 //
-// Each cycle is counted at its node of highest degree, u: the wedges u - v - w, where v and w are lower than u, are counted
-// for each end w, and two of them with the same end are a cycle of four nodes. If c wedges end at w, then
+// Each cycle is counted at its node of highest degree, u: the wedges u - v - w, where v and w are lower than u, are
+// counted for each end w, and two of them with the same end are a cycle of four nodes. If c wedges end at w, then
 //   w is opposite u in c (c - 1) / 2 cycles of four nodes;
 //   v is next to u in the sum of c - 1 over the ends of its wedges;
 //   w is in c triangles with u, if they are adjacent.
-// In a directed graph there are two counts: `outward` of the wedges u -> v -> w, and `inward` of those w -> v -> u. A cycle of
-// four nodes is one of each, and w -> u closes one of three. A walk u -> v -> w -> v -> u is counted with them and taken off
-// at the end: cycles_subtract_back_and_forth.
+// In a directed graph there are two counts: `outward` of the wedges u -> v -> w, and `inward` of those w -> v -> u. A
+// cycle of four nodes is one of each, and w -> u closes one of three. A walk u -> v -> w -> v -> u is counted with them
+// and taken off at the end: cycles_subtract_back_and_forth.
 //
-// Nodes get new numbers that ascend with the degree, so that the ends lower than u are the start of a row. A node's number is
-// the position of its counter, in units of 4 bits: 1 unit for a degree below 16, then 2, 4 and 8. A count of wedges is at
-// most the degree of their end, so it does not overflow. Numbers between those of two nodes have empty rows. So the counters
-// of many nodes fit into shared memory: Wang, Fu and Cheng, "Rectangle counting in large bipartite graphs" (2014), with the
-// order of Chiba and Nishizeki (1985).
+// Nodes get new numbers that ascend with the degree, so that the ends lower than u are the start of a row. A node's
+// number is the position of its counter, in units of 4 bits: 1 unit for a degree below 16, then 2, 4 and 8. A count of
+// wedges is at most the degree of their end, so it does not overflow. Numbers between those of two nodes have empty
+// rows. So the counters of many nodes fit into shared memory: Wang, Fu and Cheng, "Rectangle counting in large
+// bipartite graphs" (2014), with the order of Chiba and Nishizeki (1985).
 //
-// A node with few wedges is the work of a warp, and one with some of a block, both with a hash table of counters in shared
-// memory. The others are the work of a block with an array of counters; where that is too small for all numbers, blocks
-// take windows of it.
+// A node with few wedges is the work of a warp, and one with some of a block, both with a hash table of counters in
+// shared memory. The others are the work of a block with an array of counters; where that is too small for all numbers,
+// blocks take windows of it.
 //
 // Buffers, for n nodes, s numbers and m arcs; a directed graph has two sides: its successors, then its predecessors
 //   offsets  u32[s + 1], columns u32[m]  for each side: rows of numbers, ascending
@@ -120,7 +120,8 @@ static __device__ u32 row_of(u32 nodes, const u32* offsets, u32 first_arc, u32 a
     return begin;
 }
 
-// Adds the arcs that leave each node to its degree, which is 0 before, and those that come in if the graph is not symmetric.
+// Adds the arcs that leave each node to its degree, which is 0 before, and those that come in if the graph is not
+// symmetric.
 extern "C" __global__ void __launch_bounds__(256)
     cycles_degrees(u32 nodes, u32 arcs, u32 symmetric, const u32* offsets, const u32* columns, u32* degrees) {
     const u32 at = blockIdx.x * THREADS + threadIdx.x;
@@ -157,8 +158,8 @@ extern "C" __global__ void __launch_bounds__(256)
     numbers[order[rank]] = number;
 }
 
-// Keys that sort the arcs by their ends' numbers of `bits` bits: arcs as they are, reversed, or first all of the one and then
-// all of the other.
+// Keys that sort the arcs by their ends' numbers of `bits` bits: arcs as they are, reversed, or first all of the one
+// and then all of the other.
 extern "C" __global__ void __launch_bounds__(256)
     cycles_keys(u32 nodes, u32 arcs, u32 bits, u32 forward, u32 backward, const u32* offsets, const u32* columns,
                 const u32* numbers, u64* keys) {
@@ -266,9 +267,9 @@ template <u32 SIDES> static __device__ u64 squares_of(u32 outward, u32 inward) {
     return SIDES == 2 ? (u64)outward * inward : (u64)outward * (outward - 1) / 2;
 }
 
-// Adds the triangles of a node, whose wedges have been counted, with its neighbours in begin..end of a side to those of the
-// neighbours. Returns the sum for the node. In an undirected graph all are twice the number, as each triangle of the node
-// has two neighbours.
+// Adds the triangles of a node, whose wedges have been counted, with its neighbours in begin..end of a side to those of
+// the neighbours. Returns the sum for the node. In an undirected graph all are twice the number, as each triangle of
+// the node has two neighbours.
 template <u32 SIDES, class Counters>
 static __device__ u64 add_triangles(const Counters& counters, u32 side, const u32* columns, u32 begin, u32 end, u32 rank,
                                     u32 size, u64* three) {
@@ -379,8 +380,8 @@ struct BlockGroup {
     static __device__ bool any(bool is) { return __syncthreads_or(is) != 0; }
 };
 
-// Takes the next index of a list for a block, or ALL_TAKEN at the end of the list and once the request is cancelled. All threads
-// of the block call it.
+// Takes the next index of a list for a block, or ALL_TAKEN at the end of the list and once the request is cancelled.
+// All threads of the block call it.
 static __device__ u64 take(u64* taken, u64 listed, u32 take_number, CancelSignal cancel) {
     __shared__ u64 next;
     __syncthreads();
@@ -443,8 +444,8 @@ template <u32 SIDES> struct ArrayCounters {
     }
 };
 
-// Calls `work(column)` for each end of the wedges of `node` on one side that is in first..last, and `done(middle)` after
-// those of each node in the middle in all lanes. Each warp takes nodes in the middle by itself.
+// Calls `work(column)` for each end of the wedges of `node` on one side that is in first..last, and `done(middle)`
+// after those of each node in the middle in all lanes. Each warp takes nodes in the middle by itself.
 template <class Work, class Done>
 static __device__ void for_each_end(const Side& graph, u32 node, u32 first, u32 last, CancelSignal cancel, Work work,
                                     Done done) {
@@ -484,8 +485,8 @@ static __device__ void for_each_end(const Side& graph, u32 node, u32 first, u32 
     }
 }
 
-// Adds the cycles of four nodes with their highest node, of which the end opposite it is in the window of the counters, to the
-// nodes next to it.
+// Adds the cycles of four nodes with their highest node, of which the end opposite it is in the window of the counters,
+// to the nodes next to it.
 template <u32 SIDES>
 static __device__ void add_middles(const ArrayCounters<SIDES>& counters, u32 node, u32 last, const Side* sides,
                                    const Counts<true>& out, CancelSignal cancel) {
@@ -502,8 +503,9 @@ static __device__ void add_middles(const ArrayCounters<SIDES>& counters, u32 nod
     }
 }
 
-// Adds the cycles of four nodes to the ends opposite their highest node. Returns their sum over the words of the thread. A warp
-// takes 32 words at a time, and four of them at once: a lane for each unit, so that it adds to neighbouring counts.
+// Adds the cycles of four nodes to the ends opposite their highest node. Returns their sum over the words of the
+// thread. A warp takes 32 words at a time, and four of them at once: a lane for each unit, so that it adds to
+// neighbouring counts.
 template <u32 SIDES>
 static __device__ u64 add_ends(const ArrayCounters<SIDES>& counters, u32 words, const Counts<true>& out) {
     const u32 lane = threadIdx.x % 32, unit = lane % UNITS_PER_WORD;
@@ -543,8 +545,8 @@ static __device__ u64 take_ends(const ArrayCounters<1>& counters, u32 words) {
     return squares;
 }
 
-// Counts the cycles at one node by a block, of which the end opposite it is in the window of the counters, which are 0 before
-// and after.
+// Counts the cycles at one node by a block, of which the end opposite it is in the window of the counters, which are 0
+// before and after.
 template <u32 SIDES, bool PER_NODE>
 static __device__ void count_in_window(const ArrayCounters<SIDES>& counters, u32 node, const Side* sides,
                                        Counts<PER_NODE> out, CancelSignal cancel) {
@@ -653,8 +655,8 @@ extern "C" __global__ void __launch_bounds__(256)
     if (is) atomicAdd(other < node ? &mutual[node].lower : &mutual[node].higher, 1);
 }
 
-// Takes off the walks along two pairs of opposite arcs and back, for all pairs at each node in the middle of which one is to a
-// higher node. Those with an end are taken off there, and two for each at the node.
+// Takes off the walks along two pairs of opposite arcs and back, for all pairs at each node in the middle of which one
+// is to a higher node. Those with an end are taken off there, and two for each at the node.
 extern "C" __global__ void __launch_bounds__(256)
     cycles_subtract_back_and_forth(u32 numbers, u32 arcs, const u32* offsets, const u32* columns,
                                    const unsigned char* is_mutual, const Mutual* mutual, u64* two, u64* four) {

@@ -1,12 +1,13 @@
 //! Counts the cycles of two, three and four nodes through each node, on the CPU and on CUDA.
 //!
-//! Each cycle is found at its node of highest rank in a [`RankedGraph`]. From there the wedges, paths of two arcs, to each
-//! node of lower rank are counted. A cycle of four nodes is a pair of wedges with the same ends, and a cycle of three a wedge
-//! whose ends are adjacent: Chiba and Nishizeki, *Arboricity and subgraph listing algorithms* (1985). As all other nodes of the
-//! cycle are of lower degree, this takes O(m^1.5) time for `m` edges.
+//! Each cycle is found at its node of highest rank in a [`RankedGraph`]. From there the wedges, paths of two arcs, to
+//! each node of lower rank are counted. A cycle of four nodes is a pair of wedges with the same ends, and a cycle of
+//! three a wedge whose ends are adjacent: Chiba and Nishizeki, *Arboricity and subgraph listing algorithms* (1985). As
+//! all other nodes of the cycle are of lower degree, this takes O(m^1.5) time for `m` edges.
 //!
-//! In a directed graph wedges that lead to a node and wedges that come from it are counted by themselves. A pair of them may
-//! go through the same middle, back and forth along two pairs of opposite arcs. Such walks are taken off at the end.
+//! In a directed graph wedges that lead to a node and wedges that come from it are counted by themselves. A pair of
+//! them may go through the same middle, back and forth along two pairs of opposite arcs. Such walks are taken off at
+//! the end.
 
 #[cfg(feature = "cuda")]
 pub(super) mod cuda;
@@ -96,8 +97,8 @@ pub(super) fn device_memory(_: u64, _: u64) -> u64 {
     0
 }
 
-/// Calls `of` with each node, those of high rank first, and counters that are all 0. Returns the sums of the results of each
-/// thread.
+/// Calls `of` with each node, those of high rank first, and counters that are all 0. Returns the sums of the results of
+/// each thread.
 fn for_each_node<const SIDES: usize, R: Default + std::ops::AddAssign + Send>(
     ranked: &RankedGraph,
     context: &RunContext<'_>,
@@ -250,8 +251,8 @@ impl<'a> Search<'a> {
         Ok(())
     }
 
-    /// Counts the cycles of two nodes, and takes walks along two of them with a common node, from another one and back, off
-    /// the cycles of four. Of each pair, one end is of higher rank than the common node.
+    /// Counts the cycles of two nodes, and takes walks along two of them with a common node, from another one and back,
+    /// off the cycles of four. Of each pair, one end is of higher rank than the common node.
     fn subtract_back_and_forth(&self, context: &RunContext<'_>) -> Result<(), KernelError> {
         let [successors, predecessors] = &self.ranked.sides[..] else { return Ok(()) };
         for_each_range(self.ranked.num_nodes(), context, |nodes, cancel_check| {

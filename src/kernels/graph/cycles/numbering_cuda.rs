@@ -88,7 +88,8 @@ impl Numbering {
         nodes.saturating_add(arcs / 8).saturating_add(32)
     }
 
-    /// Returns the device memory of the numbers and the sides, with what it takes to make them, for a graph of this size.
+    /// Returns the device memory of the numbers and the sides, with what it takes to make them, for a graph of this
+    /// size.
     pub(super) fn device_memory(nodes: u64, arcs: u64) -> u64 {
         let arcs_of_sides = arcs.saturating_mul(2);
         let keys =
@@ -150,8 +151,8 @@ impl Numbering {
     }
 }
 
-/// Returns the first numbers with counters of 8, 16 and 32 bits, and how many numbers there are. The first ranks are those of
-/// nodes of degree 1, 16, 256 and 65536.
+/// Returns the first numbers with counters of 8, 16 and 32 bits, and how many numbers there are. The first ranks are
+/// those of nodes of degree 1, 16, 256 and 65536.
 fn layout(first_ranks: [u32; 4], nodes: u32) -> ([u32; 3], u32) {
     let [first_1, first_16, first_256, first_65536] = first_ranks;
     // No word has counters of two widths.

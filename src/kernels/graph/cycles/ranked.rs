@@ -11,8 +11,8 @@ use crate::service::{KernelError, RunContext};
 /// A longer row is sorted by a set of bits, in steps that can be cancelled.
 const MAX_SORTED_ROW: usize = 1 << 18;
 
-/// The nodes of a graph in the order of their degrees, ascending, and of their numbers among equals. The index of a node in
-/// this order is its rank. Rows are ascending, so that the nodes of lower rank than one of them are a prefix.
+/// The nodes of a graph in the order of their degrees, ascending, and of their numbers among equals. The index of a
+/// node in this order is its rank. Rows are ascending, so that the nodes of lower rank than one of them are a prefix.
 pub(super) struct RankedGraph {
     /// The rank of each node.
     pub(super) ranks: Vec<u32>,

@@ -13,16 +13,16 @@
 //! | out: `clique_4` | integer | four nodes with all edges |
 //! | out: `triads` | `u64`, `[13]`, if the graph is directed | connected subgraphs of three nodes by their arcs |
 //!
-//! Each set of nodes is counted once, as the subgraph with all edges between them. The counts of 3 and 4 nodes are those of
-//! `motifs_randesu` of igraph 1.0. Edges of a directed graph count without direction in them, and in `triads` with it. That
-//! has the classes of Holland and Leinhardt in the order 021D, 021U, 021C, 111D, 111U, 030T, 030C, 201, 120D, 120U, 120C,
-//! 210, 300, as in `triadic_census` of networkx 3.6; 003, 012 and 102, which are not connected, are left out. Self-loops
-//! and repeated edges change nothing.
+//! Each set of nodes is counted once, as the subgraph with all edges between them. The counts of 3 and 4 nodes are
+//! those of `motifs_randesu` of igraph 1.0. Edges of a directed graph count without direction in them, and in `triads`
+//! with it. That has the classes of Holland and Leinhardt in the order 021D, 021U, 021C, 111D, 111U, 030T, 030C, 201,
+//! 120D, 120U, 120C, 210, 300, as in `triadic_census` of networkx 3.6; 003, 012 and 102, which are not connected, are
+//! left out. Self-loops and repeated edges change nothing.
 //!
 //! Triangles, cliques and cycles are found, and the other counts follow from them and from the degrees: Ahmed, Neville,
-//! Rossi and Duffield, *Efficient graphlet counting for large networks* (2015); for triads, the wedges at each node less
-//! those that triangles close, of the classes of Batagelj and Mrvar, *A subquadratic triad census algorithm for large
-//! sparse networks with small maximum degree* (2001). For m edges it takes O(m^1.5) time, and that of
+//! Rossi and Duffield, *Efficient graphlet counting for large networks* (2015); for triads, the wedges at each node
+//! less those that triangles close, of the classes of Batagelj and Mrvar, *A subquadratic triad census algorithm for
+//! large sparse networks with small maximum degree* (2001). For m edges it takes O(m^1.5) time, and that of
 //! [`k_clique`](super::k_clique) for cliques of four.
 //!
 //! # Errors

@@ -1,12 +1,12 @@
 // The triangles of each arc of an oriented graph, by the directions of their arcs, and its cliques of four nodes.
 //
-// The lowest node of a triangle or clique has all others as successors. So for each node with two or more successors, these
-// are put into a hash set (intersect.cuh), and the successors of each of them are looked up in it. A hit is a triangle, and a
-// bit of a matrix: an arc between two successors. A clique of four is a triangle of that matrix: for each arc in it, the
-// common successors of both ends are the ones of the intersection of two of its rows.
+// The lowest node of a triangle or clique has all others as successors. So for each node with two or more successors,
+// these are put into a hash set (intersect.cuh), and the successors of each of them are looked up in it. A hit is a
+// triangle, and a bit of a matrix: an arc between two successors. A clique of four is a triangle of that matrix: for
+// each arc in it, the common successors of both ends are the ones of the intersection of two of its rows.
 //
-// A node of up to WARP_ROW successors is the work of a warp, a larger one of a block. A row of more than BLOCK_SLOTS / 2
-// successors goes through the set in pieces. A matrix of more than BLOCK_WORDS words is in global memory.
+// A node of up to WARP_ROW successors is the work of a warp, a larger one of a block. A row of more than BLOCK_SLOTS /
+// 2 successors goes through the set in pieces. A matrix of more than BLOCK_WORDS words is in global memory.
 //
 // Buffers, for n nodes (n < 2^28) and m arcs
 //   offsets  u32[n + 1], columns u32[m]   the oriented graph
@@ -85,8 +85,8 @@ static __device__ u64 count_triangles(Group group, const Matrix& matrix, u32 row
     return count;
 }
 
-// Counts the triangles whose lowest node is `node`, by the threads of `group`, of which LANES work on a row. Returns the
-// cliques that the thread has found.
+// Counts the triangles whose lowest node is `node`, by the threads of `group`, of which LANES work on a row. Returns
+// the cliques that the thread has found.
 template <bool DYADS, class Group, u32 LANES, u32 SLOTS>
 static __device__ u64 count_node(Group group, NodeSet<SLOTS> set, u32* of_columns, Matrix matrix, u32 node,
                                  const Graph& graph, u32* of_arcs, u32* combinations, CancelSignal cancel) {
@@ -271,8 +271,8 @@ static __device__ bool has(const u32* offsets, const u32* columns, u32 row, u32 
     return false;
 }
 
-// Finds how the arcs of a directed graph lead between the ends of each arc of the oriented one, and counts the arcs that lead
-// both ways for each node. A warp for each row.
+// Finds how the arcs of a directed graph lead between the ends of each arc of the oriented one, and counts the arcs
+// that lead both ways for each node. A warp for each row.
 extern "C" __global__ void __launch_bounds__(256)
     motif_dyads(u32 nodes, const u32* offsets, const u32* columns, const u32* successor_offsets, const u32* successors,
                 unsigned char* dyads, u32* mutual, const volatile u32* flag, u32* cancelled) {

@@ -93,8 +93,8 @@ impl Subgraphs {
         Ok(Self { paths_3, triangles, paths_4, stars, cycles, tailed_triangles, diamonds, cliques })
     }
 
-    /// Returns how often each graph is all that there is between its nodes: less the times that it is a part of one with
-    /// more edges.
+    /// Returns how often each graph is all that there is between its nodes: less the times that it is a part of one
+    /// with more edges.
     pub(super) fn induced(self) -> Self {
         let cliques = self.cliques;
         let diamonds = self.diamonds - 6 * cliques;

@@ -41,7 +41,8 @@ impl Dyad {
     }
 }
 
-/// The classes of connected triads, named by the numbers of mutual, single and absent dyads, in the order of the output.
+/// The classes of connected triads, named by the numbers of mutual, single and absent dyads, in the order of the
+/// output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Triad {
@@ -74,8 +75,8 @@ impl Triad {
         }
     }
 
-    /// The class of three nodes with these dyads: from the first to the second, from the first to the third, and from the
-    /// second to the third.
+    /// The class of three nodes with these dyads: from the first to the second, from the first to the third, and from
+    /// the second to the third.
     fn closed([ab, ac, bc]: [Dyad; 3]) -> Self {
         use Dyad::{Inward, Mutual, Outward};
         let corners = [(ab, ac, bc), (ab.reversed(), bc, ac), (ac.reversed(), bc.reversed(), ab)];
@@ -138,7 +139,8 @@ pub(super) fn mutual_degrees(graph: &CsrGraph, context: &RunContext<'_>) -> Resu
     })
 }
 
-/// Returns the number of triads of each class, given the [mutual degrees](mutual_degrees) and the triangles by their dyads.
+/// Returns the number of triads of each class, given the [mutual degrees](mutual_degrees) and the triangles by their
+/// dyads.
 ///
 /// # Errors
 /// A count that 64 bits do not hold; those of [`RunContext::check`].

@@ -19,8 +19,8 @@ pub(super) const COMBINATIONS: usize = Dyad::COUNT * Dyad::COUNT * Dyad::COUNT;
 pub(super) struct TriangleCensus {
     /// At each arc of the oriented graph.
     pub(super) of_arcs: Buffer<u32>,
-    /// By the dyads of their three arcs in the oriented graph: from the lowest node to the middle one, from the lowest to
-    /// the highest, and from the middle one to the highest. See [`combination`].
+    /// By the dyads of their three arcs in the oriented graph: from the lowest node to the middle one, from the lowest
+    /// to the highest, and from the middle one to the highest. See [`combination`].
     pub(super) of_dyads: [u64; COMBINATIONS],
 }
 
