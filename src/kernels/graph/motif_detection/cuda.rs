@@ -9,8 +9,8 @@ use crate::service::{Buffer, KernelError, LaunchContext};
 
 pub(super) static MODULE: Module = Module::embedded(device_code!("graph/motif-detection"));
 
-/// Blocks that the shared memory of a multiprocessor has room for.
-const BLOCKS_PER_MULTIPROCESSOR: u32 = 4;
+/// Blocks that the registers of a multiprocessor have room for.
+const BLOCKS_PER_MULTIPROCESSOR: u32 = 5;
 /// The most multiprocessors that the estimate of the memory counts with.
 const MAX_MULTIPROCESSORS: u64 = 256;
 /// The 32-bit words of `Control`, and where it has the most successors of a node and the cliques.
@@ -18,7 +18,7 @@ const CONTROL_WORDS: usize = 8;
 const MAX_ROW: usize = 4;
 const CLIQUES: usize = 6;
 /// The most words of a matrix in shared memory.
-const SHARED_WORDS: u64 = 6_144;
+const SHARED_WORDS: u64 = 3_072;
 /// Words of the matrices in global memory, unless one of them takes more.
 const MATRIX_WORDS: u64 = 64 << 20;
 

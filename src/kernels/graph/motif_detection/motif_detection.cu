@@ -10,12 +10,13 @@
 //
 // Buffers, for n nodes (n < 2^28) and m arcs
 //   offsets  u32[n + 1], columns u32[m]   the oriented graph
-//   dyads    u8[m]      of a directed graph: whether its arcs lead as the oriented one (0), against it (1), or both ways (2)
+//   dyads    u8[m]      of a directed graph: its arcs lead as the oriented one (0), against it (1), or both ways (2)
 //   list     u32[n]     nodes for warps from the front, those for blocks from the back; need not be cleared
 //   matrices u32[blocks * matrix_words]   need not be cleared
 //   control  Control    zero at first
 //   of_arcs  u32[m]     zero at first; triangles of each arc
-//   of_dyads u64[27]    zero at first; triangles by the dyads of their lowest, longest and highest arc, digits of base 3
+//   of_dyads u64[27]    zero at first; triangles by the dyads of their arcs, from the lowest to the middle node, from
+//                       the lowest to the highest, and from the middle to the highest: digits of base 3
 //
 // All counts are integers, so the order of the additions does not matter.
 
@@ -25,19 +26,20 @@
 constexpr u32 ALL = 0xffffffffu;
 constexpr u32 THREADS = 256;
 constexpr u32 WARPS = THREADS / 32;
-constexpr u32 WARP_ROW = 96;
-constexpr u32 WARP_SLOTS = 512;
+constexpr u32 WARP_ROW = 64;
+constexpr u32 WARP_SLOTS = 256;
 constexpr u32 WARP_WORDS = WARP_ROW * WARP_ROW / 32;
 constexpr u32 WARP_MEMORY = 2 * WARP_SLOTS + WARP_ROW + WARP_WORDS;
-constexpr u32 BLOCK_SLOTS = 2048;
+constexpr u32 BLOCK_SLOTS = 1024;
 constexpr u32 BLOCK_PIECE = BLOCK_SLOTS / 2;
-constexpr u32 BLOCK_WORDS = WARPS * WARP_MEMORY - 2 * BLOCK_SLOTS - BLOCK_PIECE; // a matrix of 443 nodes
+constexpr u32 BLOCK_WORDS = WARPS * WARP_MEMORY - 2 * BLOCK_SLOTS - BLOCK_PIECE; // a matrix of 307 nodes
+constexpr u32 BLOCKS_PER_MULTIPROCESSOR = 5;
 constexpr u32 COMBINATIONS = 27;
 constexpr u32 ROW_LANES = 8;        // of a warp that work on the same row
 constexpr u32 NODES_PER_TAKE = 8;   // that a warp takes at a time
 constexpr u32 TAKES_PER_POLL = 16;  // takes of a warp or block, of which one polls the host's flag
-constexpr u32 ROWS_PER_CHECK = 64;  // rows of a warp in a block's node, between two checks of the signal
-constexpr u32 CHECKS_PER_POLL = 16; // such checks, of which one polls the host's flag
+constexpr u32 AHEAD = 4;            // loads in flight
+constexpr u32 ROUNDS_PER_CHECK = 64; // rounds of AHEAD loads, or words of rows of a matrix, between two checks
 
 struct Control {
     u32 warp_nodes, block_nodes; // in the list
@@ -69,12 +71,12 @@ static __device__ u64 count_triangles(Group group, const Matrix& matrix, u32 row
     while (lanes < matrix.words && lanes < 32) lanes *= 2;
     const u32 lane = group.rank() % lanes;
     u64 count = 0;
-    u32 number = 0;
+    u32 rounds = 0;
     for (u32 i = group.rank() / lanes; i < rows; i += Group::SIZE / lanes) {
-        if (Group::SIZE > 32 && ++number % ROWS_PER_CHECK == 0 && cancel.is_seen()) break;
         const u32* row = matrix.row(i);
         const u32 own = lane < matrix.words ? row[lane] : 0;
         for (u32 word = 0; word < matrix.words; word++) {
+            if (++rounds % ROUNDS_PER_CHECK == 0 && is_cancelled_at(cancel, rounds / ROUNDS_PER_CHECK)) return count;
             for (u32 bits = row[word]; bits != 0; bits &= bits - 1) {
                 const u32* other = matrix.row(word * 32 + __ffs(bits) - 1);
                 if (lane < matrix.words) count += __popc(own & other[lane]);
@@ -107,19 +109,17 @@ static __device__ u64 count_node(Group group, NodeSet<SLOTS> set, u32* of_column
             set.counts[set.find(graph.columns[begin + at])] = at;
         }
         group.sync();
-        u32 rows = 0;
+        u32 rounds = 0;
+        bool cancelled = false;
         for (u32 base = 0; base < length; base += Group::SIZE / LANES) {
-            if (Group::SIZE > 32 && ++rows % ROWS_PER_CHECK == 0) {
-                if (threadIdx.x == 0 && rows / ROWS_PER_CHECK % CHECKS_PER_POLL == 0) cancel.poll_cancel();
-                if (__any_sync(ALL, cancel.is_seen())) break;
-            }
             const u32 row = base + part;
             u32 found = 0;
-            if (row < length) {
+            if (row < length && !cancelled) {
                 const u32 middle = graph.columns[begin + row], end = graph.offsets[middle + 1];
                 const u32 low = DYADS ? graph.dyads[begin + row] : 0;
-                constexpr u32 AHEAD = 4; // loads in flight
                 for (u32 first = graph.offsets[middle] + lane; first < end; first += AHEAD * LANES) {
+                    cancelled = ++rounds % ROUNDS_PER_CHECK == 0 && is_cancelled_at(cancel, rounds / ROUNDS_PER_CHECK);
+                    if (cancelled) break;
                     u32 nodes[AHEAD];
 #pragma unroll
                     for (u32 i = 0; i < AHEAD; i++) {
@@ -158,24 +158,10 @@ static __device__ u64 count_node(Group group, NodeSet<SLOTS> set, u32* of_column
 // Lists the nodes that have two or more successors, by the size of their rows.
 extern "C" __global__ void __launch_bounds__(256)
     motif_list(u32 nodes, const u32* offsets, u32* list, Control* control) {
+    list_rows(nodes, offsets, WARP_ROW, list, &control->warp_nodes, &control->block_nodes);
     const u32 node = blockIdx.x * THREADS + threadIdx.x;
     const u32 length = node < nodes ? offsets[node + 1] - offsets[node] : 0;
-    const u32 below = (1u << threadIdx.x % 32) - 1;
-    const u32 for_warps = __ballot_sync(ALL, length > 1 && length <= WARP_ROW);
-    const u32 for_blocks = __ballot_sync(ALL, length > WARP_ROW);
-    u32 warp_at = 0, block_at = 0;
-    if (threadIdx.x % 32 == 0) {
-        if (for_warps != 0) warp_at = atomicAdd(&control->warp_nodes, __popc(for_warps));
-        if (for_blocks != 0) block_at = atomicAdd(&control->block_nodes, __popc(for_blocks));
-    }
-    warp_at = __shfl_sync(ALL, warp_at, 0) + __popc(for_warps & below);
-    block_at = __shfl_sync(ALL, block_at, 0) + __popc(for_blocks & below);
-    if (length > WARP_ROW) {
-        list[nodes - 1 - block_at] = node;
-        atomicMax(&control->max_row, length);
-    } else if (length > 1) {
-        list[warp_at] = node;
-    }
+    if (length > WARP_ROW) atomicMax(&control->max_row, length);
 }
 
 // Adds the counts of combinations to those of all nodes, and sets them to 0.
@@ -201,18 +187,20 @@ static __device__ void count_all(u32 nodes, const Graph& graph, const u32* list,
     for (u32 take = 0;; take++) {
         __syncthreads();
         if (threadIdx.x == 0) {
-            const bool ends = cancel.is_seen() || (take % TAKES_PER_POLL == 0 && cancel.poll_cancel());
+            const bool ends = cancel.is_seen() || ((take + blockIdx.x) % TAKES_PER_POLL == 0 && cancel.poll_cancel());
             taken = ends ? NO_NODE : atomicAdd(&control->block_taken, 1);
         }
         __syncthreads();
         if (taken >= control->block_nodes) break;
         const u32 node = list[nodes - 1 - taken];
         const u32 length = graph.offsets[node + 1] - graph.offsets[node], words = (length + 31) / 32;
-        u32* shared_matrix = memory + 2 * BLOCK_SLOTS + BLOCK_PIECE;
-        const Matrix matrix{length * words <= BLOCK_WORDS ? shared_matrix : matrices + blockIdx.x * matrix_words, words};
+        u32* of_columns = memory + 2 * BLOCK_SLOTS;
+        const bool fits = length * words <= BLOCK_WORDS;
+        const Matrix matrix{fits ? of_columns + BLOCK_PIECE : matrices + blockIdx.x * matrix_words, words};
+        const NodeSet<BLOCK_SLOTS> set(memory);
         const BlockGroup<THREADS> group;
-        cliques += count_node<DYADS, BlockGroup<THREADS>, 32>(group, NodeSet<BLOCK_SLOTS>(memory), memory + 2 * BLOCK_SLOTS,
-                                                              matrix, node, graph, of_arcs, combinations[0], cancel);
+        cliques += count_node<DYADS, BlockGroup<THREADS>, 32>(group, set, of_columns, matrix, node, graph, of_arcs,
+                                                              combinations[0], cancel);
         if (DYADS) add_combinations(group, combinations[0], of_dyads);
     }
     __syncthreads();
@@ -221,7 +209,7 @@ static __device__ void count_all(u32 nodes, const Graph& graph, const u32* list,
     for (u32 take = 0;; take++) {
         u32 at = 0;
         if (threadIdx.x % 32 == 0) {
-            const bool polls = threadIdx.x == 0 && take % TAKES_PER_POLL == 0;
+            const bool polls = threadIdx.x == 0 && (take + blockIdx.x) % TAKES_PER_POLL == 0;
             const bool ends = cancel.is_seen() || (polls && cancel.poll_cancel());
             at = ends ? NO_NODE : atomicAdd(&control->warp_taken, NODES_PER_TAKE);
         }
@@ -230,8 +218,9 @@ static __device__ void count_all(u32 nodes, const Graph& graph, const u32* list,
         const u32 end = min(at + NODES_PER_TAKE, control->warp_nodes);
         for (; at < end; at++) {
             const u32 node = list[at], words = (graph.offsets[node + 1] - graph.offsets[node] + 31) / 32;
-            const Matrix matrix{own + 2 * WARP_SLOTS + WARP_ROW, words};
-            cliques += count_node<DYADS, WarpGroup, ROW_LANES>(WarpGroup(), set, own + 2 * WARP_SLOTS, matrix, node, graph,
+            u32* of_columns = own + 2 * WARP_SLOTS;
+            const Matrix matrix{of_columns + WARP_ROW, words};
+            cliques += count_node<DYADS, WarpGroup, ROW_LANES>(WarpGroup(), set, of_columns, matrix, node, graph,
                                                                of_arcs, combinations[warp], cancel);
             __syncwarp();
         }
@@ -241,14 +230,14 @@ static __device__ void count_all(u32 nodes, const Graph& graph, const u32* list,
     if (threadIdx.x % 32 == 0 && cliques > 0) atomicAdd(&control->cliques, cliques);
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, BLOCKS_PER_MULTIPROCESSOR)
     motif_count_undirected(u32 nodes, const u32* offsets, const u32* columns, const u32* list, u64 matrix_words,
                            u32* matrices, Control* control, u32* of_arcs, const volatile u32* flag, u32* cancelled) {
     count_all<false>(nodes, Graph{offsets, columns, nullptr}, list, matrix_words, matrices, control, of_arcs, nullptr,
                      CancelSignal{flag, cancelled});
 }
 
-extern "C" __global__ void __launch_bounds__(256)
+extern "C" __global__ void __launch_bounds__(256, BLOCKS_PER_MULTIPROCESSOR)
     motif_count_directed(u32 nodes, const u32* offsets, const u32* columns, const unsigned char* dyads, const u32* list,
                          u64 matrix_words, u32* matrices, Control* control, u32* of_arcs, u64* of_dyads,
                          const volatile u32* flag, u32* cancelled) {
