@@ -61,7 +61,8 @@ pub(super) fn census(
     let matrix_words = matrix_words(cuda.download(&control)?[MAX_ROW].into());
 
     let blocks = nodes.min(BLOCKS_PER_MULTIPROCESSOR * cuda.device().multiprocessors);
-    let blocks = if matrix_words == 0 { blocks } else { blocks.min((MATRIX_WORDS / matrix_words).max(1) as u32) };
+    let max_matrices = MATRIX_WORDS.checked_div(matrix_words).map_or(blocks, |matrices| matrices.max(1) as u32);
+    let blocks = blocks.min(max_matrices);
     let matrices = cuda.alloc::<u32>((matrix_words * u64::from(blocks)) as usize)?;
     let of_arcs = cuda.zeroed::<u32>(columns.len())?;
     let signal = CancelSignal::new(cuda)?;
