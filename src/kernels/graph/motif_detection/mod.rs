@@ -2,7 +2,7 @@
 //!
 //! | field | type | |
 //! |---|---|---|
-//! | the graph | | as in [`GraphInput`](super::input::GraphInput) |
+//! | the graph | | as in [`GraphInput`] |
 //! | out: `path_3` | integer | three nodes with two edges |
 //! | out: `triangle` | integer | three nodes with three edges |
 //! | out: `path_4` | integer | four nodes in a row |
