@@ -23,7 +23,7 @@ pub(crate) fn run() {
     measure("planted20", planted(1 << 20));
 }
 
-fn planted(nodes: u32) -> (u64, Vec<[u32; 2]>) {
+pub(crate) fn planted(nodes: u32) -> (u64, Vec<[u32; 2]>) {
     let mut random = Random::new(3);
     let mut edge = |draw: u32| {
         let from = draw / 16;

@@ -7,7 +7,8 @@
 //!
 //! The second runs parts of it: `small`, `memory`, `catalogue`, `resident`, `workers`, `priority`, `graphs`,
 //! `triangles`, `operands`, `pagerank`, `neural-network`, `devices`, `telemetry`, `batch`, `batch-cost`,
-//! `batch-pipeline`, `similarity`, `traversal`, `communities`, `neighborhoods`.
+//! `batch-pipeline`, `similarity`, `traversal`, `communities`, `neighborhoods`,
+//! `motifs`.
 
 // The plain loop, and the kernels here, are promises about device code.
 #![allow(unsafe_code)]
@@ -20,6 +21,7 @@ mod embedded;
 mod graphs;
 mod hold;
 mod kernels;
+mod motifs;
 mod neighborhoods;
 mod neural_network;
 mod operands;
@@ -121,6 +123,9 @@ fn main() {
     }
     if wanted("traversal") {
         traversal::run();
+    }
+    if wanted("motifs") {
+        motifs::run();
     }
     if wanted("communities") {
         communities::run();

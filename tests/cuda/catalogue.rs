@@ -16,6 +16,7 @@ use tower_kernels::kernels::graph::common_neighbors::CommonNeighborsInput;
 use tower_kernels::kernels::graph::connected_components::{ConnectedComponentsInput, ConnectedComponentsOutput};
 use tower_kernels::kernels::graph::cosine_similarity::CosineSimilarityInput;
 use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
+use tower_kernels::kernels::graph::cycle_participation::{CycleParticipationInput, CycleParticipationOutput};
 use tower_kernels::kernels::graph::eigenvector_centrality::{EigenvectorCentralityInput, EigenvectorCentralityOutput};
 use tower_kernels::kernels::graph::gnn_inference::{Aggregation, GnnInferenceInput, GnnInferenceOutput};
 use tower_kernels::kernels::graph::graph_attention::{GraphAttentionInput, GraphAttentionOutput, Variant};
@@ -24,6 +25,7 @@ use tower_kernels::kernels::graph::k_clique::{KCliqueInput, KCliqueOutput};
 use tower_kernels::kernels::graph::katz_centrality::{KatzCentralityInput, KatzCentralityOutput};
 use tower_kernels::kernels::graph::label_propagation::{LabelPropagationInput, LabelPropagationOutput};
 use tower_kernels::kernels::graph::modularity_score::{ModularityScoreInput, ModularityScoreOutput};
+use tower_kernels::kernels::graph::motif_detection::{MotifDetectionInput, MotifDetectionOutput};
 use tower_kernels::kernels::graph::pagerank::{PageRankInput, PageRankOutput};
 use tower_kernels::kernels::graph::shortest_path::{ShortestPathInput, ShortestPathOutput};
 use tower_kernels::kernels::graph::similarity::SimilarityOutput;
@@ -46,6 +48,8 @@ crate::tests! {
     betweenness_agrees
     pagerank_agrees
     eigenvector_and_katz_centrality_agree
+    cycles_and_motifs_are_the_same
+    counting_cycles_and_motifs_stops_at_the_deadline
     volatility_models_agree
     values_at_risk_agree
     small_inputs_of_every_kernel_agree
@@ -662,6 +666,72 @@ fn stops_at_the_deadline(both: &Both, id: &'static str, input: &Payload) {
         let result = both.cuda.runtime.block_on(async { both.cuda.service().ready().await?.call(request).await });
         assert!(matches!(result, Err(KernelError::DeadlineExceeded { .. })), "{:?}", result.err());
         both.cuda.settle();
+    }
+}
+
+/// Graphs with nodes for warps, for blocks with a table and with an array of counters, and for arrays in several windows.
+fn graphs_of_cycles() -> Vec<(&'static str, u64, Vec<[u32; 2]>)> {
+    let side = 300_u32;
+    let inner = (0..side * side).filter(|node| node % side + 1 < side && node / side + 1 < side);
+    let grid = inner.flat_map(|node| [[node, node + 1], [node + side, node], [node, node + side + 1]]).collect();
+    // Opposite arcs, and arcs without.
+    let mut mutual = random_edges(3_000, 40_000, 15);
+    mutual.extend(mutual.clone().iter().step_by(3).map(|&[from, to]| [to, from]));
+    let mut hubs = random_edges(700_000, 1_500_000, 16);
+    for hub in 0..6_u32 {
+        hubs.extend((0..(10_000 << hub).min(70_000)).map(|node| {
+            let other = 10 + node * 9;
+            if (node + hub) % 3 == 0 { [hub, other] } else { [other, hub] }
+        }));
+    }
+    vec![
+        ("no edges", 100, Vec::new()),
+        ("one node", 1, Vec::new()),
+        ("one edge", 3, vec![[2, 0]]),
+        ("star", 5_000, (1..5_000).map(|node| [0, node]).collect()),
+        ("grid", u64::from(side * side), grid),
+        ("random", 20_000, random_edges(20_000, 300_000, 17)),
+        ("mutual", 3_000, mutual),
+        ("hubs", 700_000, hubs),
+        ("clique", 700, clique(700)),
+    ]
+}
+
+fn cycles_and_motifs_are_the_same() {
+    let both = Both::new();
+    for (name, nodes, edges) in graphs_of_cycles() {
+        for directed in [false, true] {
+            let input = CycleParticipationInput::from_edges(nodes, edges.clone());
+            let input = Payload::typed(CycleParticipationInput { directed, ..input });
+            let (cuda, cpu) = both.run::<CycleParticipationOutput>("graph/cycle-participation", &input);
+            let totals = |output: &CycleParticipationOutput| {
+                [output.total_two_cycles, output.total_three_cycles, output.total_four_cycles]
+            };
+            assert!(cuda == cpu, "{name}, directed: {directed}: {:?} and {:?}", totals(&cuda), totals(&cpu));
+            let input = MotifDetectionInput::from_edges(nodes, edges.clone());
+            let input = Payload::typed(MotifDetectionInput { directed, ..input });
+            let (cuda, cpu) = both.run::<MotifDetectionOutput>("graph/motif-detection", &input);
+            assert_eq!(cuda, cpu, "{name}, directed: {directed}");
+        }
+    }
+}
+
+fn counting_cycles_and_motifs_stops_at_the_deadline() {
+    let both = Both::new();
+    // Over 100 ms of work for the device.
+    let graph = CsrGraph::from_edges(6_000, &clique(6_000), Direction::Undirected).unwrap();
+    graph.oriented(&RunContext::detached()).unwrap();
+    let operand = both.cuda.registry.operands().put("clique", graph).unwrap();
+    for (id, input) in [
+        ("graph/cycle-participation", Payload::typed(CycleParticipationInput::from_operand(operand.clone()))),
+        ("graph/motif-detection", Payload::typed(MotifDetectionInput::from_operand(operand))),
+    ] {
+        for timeout in [20, 50].map(Duration::from_millis) {
+            let request = KernelRequest::new(id, input.clone()).with_timeout(timeout);
+            let result = both.cuda.runtime.block_on(async { both.cuda.service().ready().await?.call(request).await });
+            assert!(matches!(result, Err(KernelError::DeadlineExceeded { .. })), "{id}: {:?}", result.err());
+            both.cuda.settle();
+        }
     }
 }
 

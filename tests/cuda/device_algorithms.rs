@@ -95,19 +95,25 @@ fn products_of_matrices_are_those_of_the_definition() {
     }
 }
 
-/// A table in global memory that a block fills; the sums that `add` returns at most, and the counts in the end.
+/// A table in global memory that a block fills; the sums that `add` returns at most, the counts in the end, and the count
+/// that `find` returns for each key, 0 where it finds a key that is not there.
 static HASH_TABLE: Module = {
     const SOURCE: &str = concat!(
         include_str!("../../src/kernels/include/hash_table.cuh"),
         r#"
         extern "C" __global__ void count_keys(u32 n, const u32* keys, u32 slots, u32* table_keys, u32* table_counts,
-            u32* largest, u32* counts) {
+            u32* largest, u32* counts, u32* found) {
             const CountTable table(table_keys, table_counts, slots);
             table.clear(threadIdx.x, blockDim.x);
             __syncthreads();
             for (u32 i = threadIdx.x; i < n; i += blockDim.x) atomicMax(&largest[keys[i]], table.add(keys[i], i + 1));
             __syncthreads();
             table.for_each(threadIdx.x, blockDim.x, [&](u32 key, u32 count) { atomicAdd(&counts[key], count); });
+            for (u32 i = threadIdx.x; i < n; i += blockDim.x) {
+                const u32* count = table.find(keys[i]);
+                const bool finds_absent = table.find(keys[i] + (1u << 20)) != nullptr;
+                found[i] = count == nullptr || finds_absent ? 0 : *count;
+            }
         }
         "#
     );
@@ -131,9 +137,11 @@ fn hash_tables_count_keys() {
             let (table_keys, table_counts) = (cuda.alloc::<u32>(slots as usize)?, cuda.alloc::<u32>(slots as usize)?);
             let (largest, counts) = (cuda.zeroed::<u32>(MAX_KEY)?, cuda.zeroed::<u32>(MAX_KEY)?);
             let len = keys.len() as u32;
-            let args: [&dyn Arg; 7] = [&len, &on_device, &slots, &table_keys, &table_counts, &largest, &counts];
+            let found = cuda.alloc::<u32>(keys.len())?;
+            let args: [&dyn Arg; 8] = [&len, &on_device, &slots, &table_keys, &table_counts, &largest, &counts, &found];
             cuda.launch(&HASH_TABLE, "count_keys", Launch::new(1, 256), &args)?;
-            let [largest, counts] = cuda.download_all([&largest, &counts])?;
+            let [largest, counts, found] = cuda.download_all([&largest, &counts, &found])?;
+            assert!(found.iter().zip(&keys).all(|(&count, &key)| count == expected[key as usize]), "{distinct} keys");
             assert!(counts[..] == expected && largest[..] == expected, "{distinct} keys in {slots} slots");
         }
         Ok(Buffer::default())

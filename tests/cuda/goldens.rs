@@ -22,6 +22,7 @@ use crate::support::{gnn_goldens, similarity_inputs};
 crate::tests! {
     betweenness_is_that_of_networkx
     triangles_are_those_of_networkx
+    cycles_and_motifs_are_those_of_networkx_and_igraph
     similarities_and_cliques_are_those_of_networkx
     pagerank_is_that_of_networkx
     eigenvector_and_katz_centrality_are_those_of_networkx
@@ -151,6 +152,25 @@ fn similarities_and_cliques_are_those_of_networkx() {
             assert_eq!(scores.len(), expected.len(), "{id}, {}", golden["name"]);
             let is_near = |(score, expected): (&f64, &f64)| (score - expected).abs() <= 1e-13 * expected;
             assert!(scores.iter().zip(&expected).all(is_near), "{id}, {}: {scores:?}", golden["name"]);
+        }
+    }
+}
+
+fn cycles_and_motifs_are_those_of_networkx_and_igraph() {
+    let goldens: Vec<Value> = serde_json::from_str(include_str!("../goldens/motifs.json")).unwrap();
+    assert!(goldens.len() >= 17);
+    let bench = bench();
+    for golden in &goldens {
+        let [num_nodes, edges, directed, name] = ["num_nodes", "edges", "directed", "name"].map(|field| &golden[field]);
+        let input = json!({"num_nodes": num_nodes, "edges": edges, "directed": directed});
+        let output = run(&bench, "graph/cycle-participation", &input);
+        for (field, expected) in ["two_cycles", "three_cycles", "four_cycles"].iter().zip(0..) {
+            assert_eq!(output[field], golden["cycles"][expected as usize], "{field} of {name}");
+        }
+        let output = run(&bench, "graph/motif-detection", &input);
+        assert_eq!(output.get("triads").unwrap_or(&Value::Null), &golden["triads"], "{name}");
+        for (field, count) in golden["motifs"].as_object().unwrap() {
+            assert_eq!(output[field], *count, "{field} of {name}");
         }
     }
 }

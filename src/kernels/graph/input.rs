@@ -256,6 +256,15 @@ impl<'a> GraphInput<'a> {
         }
     }
 
+    /// Returns the host memory of the predecessors that a run makes. Those of an undirected graph are its successors.
+    pub(super) fn predecessors_memory(&self) -> u64 {
+        let (nodes, arcs) = self.claimed_size();
+        match self.direction() {
+            Direction::Directed => Footprint::of_array::<u32>(arcs.saturating_add(nodes)),
+            Direction::Undirected => 0,
+        }
+    }
+
     /// Checks the graph; returns the number of its nodes, at least 1.
     ///
     /// # Errors
@@ -339,6 +348,16 @@ impl<'a> GraphInput<'a> {
             Some((graph, _)) => Ok(Arc::clone(graph)),
             None => self.build_in(context).map(Arc::new),
         }
+    }
+
+    /// Returns the graph as [`load_in`](Self::load_in) does, with its predecessors [made](CsrGraph::make_predecessors).
+    ///
+    /// # Errors
+    /// Those of [`load_in`](Self::load_in).
+    pub(super) fn load_with_predecessors(&self, context: &RunContext<'_>) -> Result<Arc<CsrGraph>, KernelError> {
+        let graph = self.load_in(context)?;
+        graph.make_predecessors(context)?;
+        Ok(graph)
     }
 
     /// Builds the graph, and checks the context now and then. A stored graph is copied.

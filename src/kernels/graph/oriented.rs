@@ -120,7 +120,7 @@ pub(super) fn for_each_neighbour(
 }
 
 /// Returns where each row starts, and at the end the sum of the lengths.
-fn starts(lengths: &[u32], context: &RunContext<'_>) -> Result<Vec<u32>, KernelError> {
+pub(super) fn starts(lengths: &[u32], context: &RunContext<'_>) -> Result<Vec<u32>, KernelError> {
     let mut offsets = Vec::with_capacity(lengths.len() + 1);
     let mut end = 0;
     offsets.push(end);
@@ -135,7 +135,7 @@ fn starts(lengths: &[u32], context: &RunContext<'_>) -> Result<Vec<u32>, KernelE
 }
 
 /// Splits the columns into the rows of some nodes each: the first node, the number of nodes, and their columns.
-fn split_rows<'a>(mut columns: &'a mut [u32], offsets: &[u32]) -> Vec<(u32, u32, &'a mut [u32])> {
+pub(super) fn split_rows<'a>(mut columns: &'a mut [u32], offsets: &[u32]) -> Vec<(u32, u32, &'a mut [u32])> {
     let num_nodes = offsets.len() - 1;
     let mut tasks = Vec::with_capacity(num_nodes.div_ceil(NODES_PER_TASK));
     for first in (0..num_nodes).step_by(NODES_PER_TASK) {

@@ -1,6 +1,5 @@
 //! What the kernels that iterate `x <- f(A x)` share: when an iteration is the last, and what a run takes.
 
-use super::csr::Direction;
 use super::input::GraphInput;
 use crate::service::{Footprint, InvalidInput, KernelError};
 
@@ -82,16 +81,7 @@ pub(super) fn footprint(graph: &GraphInput<'_>) -> Footprint {
     let contributions = Footprint::of_array::<[f64; 2]>(nodes);
     Footprint {
         output: Footprint::of_array::<f64>(nodes).saturating_add(13),
-        scratch: graph.load_memory().saturating_add(predecessors_memory(graph)).saturating_add(contributions),
-    }
-}
-
-/// Returns the host memory of the predecessors that a run makes.
-pub(super) fn predecessors_memory(graph: &GraphInput<'_>) -> u64 {
-    let (nodes, arcs) = graph.claimed_size();
-    match graph.direction() {
-        Direction::Directed => Footprint::of_array::<u32>(arcs.saturating_add(nodes)),
-        Direction::Undirected => 0,
+        scratch: graph.load_memory().saturating_add(graph.predecessors_memory()).saturating_add(contributions),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The loop of power iterations on CUDA, for one or several vectors at once.
 
 use super::power_iteration::{Convergence, Limits};
-use super::spmv_cuda::{Matrix, Products};
+use super::spmv_cuda::{self, Matrix, Products};
 use crate::cuda::DeviceBuffer;
 use crate::service::{KernelError, LaunchContext};
 
@@ -11,6 +11,13 @@ const ITERATIONS_PER_CHECK: u32 = 4;
 
 /// The 64-bit words of an `IterationState` of `spmv.cuh`.
 const STATE_WORDS: usize = 4;
+
+/// Returns the device memory of an iteration of one vector: the graph, the products, and this many numbers for each node.
+pub(super) fn device_memory(nodes: u64, arcs: u64, numbers: u64) -> u64 {
+    // Offsets both ways, and columns.
+    let arrays = nodes.saturating_mul(8 + 8 * numbers).saturating_add(arcs.saturating_mul(4));
+    arrays.saturating_add(spmv_cuda::device_memory(nodes, arcs, 1))
+}
 
 /// Vectors that are iterated together.
 pub(super) struct IterationsOnDevice<'a> {

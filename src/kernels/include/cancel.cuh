@@ -30,3 +30,12 @@ static __device__ bool is_cancelled(CancelSignal cancel) {
     }
     return __syncthreads_or(cancelled) != 0;
 }
+
+constexpr u32 CHECKS_PER_POLL = 256;
+
+// Whether the request is cancelled, for loops in which warps check it many times. `check` counts the checks of the
+// warp: one in CHECKS_PER_POLL polls the host's flag, at a time that differs among warps and blocks. Lanes may disagree.
+static __device__ bool is_cancelled_at(CancelSignal cancel, u32 check) {
+    const bool polls = threadIdx.x % 32 == 0 && (check + blockIdx.x + threadIdx.x) % CHECKS_PER_POLL == 0;
+    return polls ? cancel.poll_cancel() : cancel.is_seen();
+}

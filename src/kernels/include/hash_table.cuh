@@ -6,6 +6,7 @@
 //   // the group synchronizes
 //   const u32 sum = table.add(key, count);        // by any thread; any key but NO_KEY
 //   // the group synchronizes
+//   const u32* count = table.find(key);           // by any thread; null if the key is not there
 //   table.for_each(rank, size, function);         // calls function(key, count) for each key
 //
 // `add` returns the count of the key with what was added. Of all calls with a key, one returns its final count, and none
@@ -57,6 +58,17 @@ struct CountTable {
             if (claim(slot, key)) return atomicAdd(&counts[slot], count) + count;
         }
         return 0;
+    }
+
+    // The count of a key, which is put into the table if it is not there.
+    __device__ u32* insert(u32 key) const { return &counts[slot_of(key)]; }
+
+    // The count of a key, or null if it is not in the table. No thread inserts meanwhile.
+    __device__ const u32* find(u32 key) const {
+        for (u32 slot = first_slot(key);; slot = next(slot)) {
+            if (keys[slot] == key) return &counts[slot];
+            if (keys[slot] == NO_KEY) return nullptr;
+        }
     }
 
     template <class Function> __device__ void for_each(u32 rank, u32 size, Function function) const {

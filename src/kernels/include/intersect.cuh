@@ -33,6 +33,7 @@ struct WarpGroup {
     static constexpr u32 SIZE = 32;
     static __device__ u32 rank() { return threadIdx.x % 32; }
     static __device__ void sync() { __syncwarp(); }
+    static __device__ bool any(bool is) { return __any_sync(0xffffffffu, is) != 0; }
 };
 
 // The threads of a block.
@@ -40,6 +41,7 @@ template <u32 THREADS> struct BlockGroup {
     static constexpr u32 SIZE = THREADS;
     static __device__ u32 rank() { return threadIdx.x; }
     static __device__ void sync() { __syncthreads(); }
+    static __device__ bool any(bool is) { return __syncthreads_or(is) != 0; }
 };
 
 // A hash set with up to SLOTS slots: open addressing with linear probing, from the first slot of a pair.
@@ -124,6 +126,30 @@ static __device__ u32 count_row(const NodeSet<SLOTS>& set, const u32* columns, u
         found++;
     });
     return found;
+}
+
+// Lists the rows of two or more nodes by their length: those of up to `short_length` from the front of the list, and the
+// longer ones from its back. Both counts are 0 before. A thread for each row, in blocks of whole warps.
+static __device__ void list_rows(u32 rows, const u32* offsets, u32 short_length, u32* list, u32* short_rows,
+                                 u32* long_rows) {
+    constexpr u32 ALL_LANES = 0xffffffffu;
+    const u32 row = blockIdx.x * blockDim.x + threadIdx.x;
+    const u32 length = row < rows ? offsets[row + 1] - offsets[row] : 0;
+    const u32 below = (1u << threadIdx.x % 32) - 1;
+    const u32 are_short = __ballot_sync(ALL_LANES, length > 1 && length <= short_length);
+    const u32 are_long = __ballot_sync(ALL_LANES, length > short_length);
+    u32 short_at = 0, long_at = 0;
+    if (threadIdx.x % 32 == 0) {
+        if (are_short != 0) short_at = atomicAdd(short_rows, __popc(are_short));
+        if (are_long != 0) long_at = atomicAdd(long_rows, __popc(are_long));
+    }
+    short_at = __shfl_sync(ALL_LANES, short_at, 0) + __popc(are_short & below);
+    long_at = __shfl_sync(ALL_LANES, long_at, 0) + __popc(are_long & below);
+    if (length > short_length) {
+        list[rows - 1 - long_at] = row;
+    } else if (length > 1) {
+        list[short_at] = row;
+    }
 }
 
 #endif

@@ -4,17 +4,16 @@ use super::EigenvectorCentralityOutput;
 use crate::cuda::{Arg, Module, device_code};
 use crate::kernels::graph::csr::CsrGraph;
 use crate::kernels::graph::power_iteration::Limits;
-use crate::kernels::graph::power_iteration_cuda::IterationsOnDevice;
-use crate::kernels::graph::spmv_cuda::{self, Matrix, Products};
+use crate::kernels::graph::power_iteration_cuda::{self, IterationsOnDevice};
+use crate::kernels::graph::spmv_cuda::{Matrix, Products};
 use crate::service::{KernelError, LaunchContext};
 
 pub(super) static MODULE: Module = Module::embedded(device_code!("graph/eigenvector-centrality"));
 
 /// Bytes that a run holds on the device.
 pub(super) fn device_memory(nodes: u64, arcs: u64) -> u64 {
-    // Offsets both ways, columns, and the scores.
-    let arrays = nodes.saturating_mul(8 + 8).saturating_add(arcs.saturating_mul(4));
-    arrays.saturating_add(spmv_cuda::device_memory(nodes, arcs, 1))
+    // The scores.
+    power_iteration_cuda::device_memory(nodes, arcs, 1)
 }
 
 /// Computes the scores. The predecessors of the graph are [made](CsrGraph::make_predecessors).
@@ -43,10 +42,5 @@ pub(super) fn scores(
         cuda.launch(&MODULE, "eigenvector_normalize", matrix.over_nodes(), &normalize)
     })?;
     let [convergence] = convergences[..] else { unreachable!("one vector is iterated") };
-    Ok(EigenvectorCentralityOutput {
-        scores: cuda.download(&values)?,
-        iterations: convergence.iterations,
-        difference: convergence.difference,
-        converged: convergence.converged,
-    })
+    Ok(EigenvectorCentralityOutput::new(cuda.download(&values)?, convergence))
 }

@@ -38,7 +38,7 @@ use serde::Serialize;
 
 use super::csr::CsrGraph;
 use super::fields::graph_input;
-use super::power_iteration::{self, Limits};
+use super::power_iteration::{self, Convergence, Limits};
 use super::spmv::{NodeUpdate, Vectors, iterate, row_parts, update_each};
 #[cfg(feature = "cuda")]
 use crate::service::LaunchContext;
@@ -71,6 +71,13 @@ pub struct EigenvectorCentralityOutput {
     pub difference: f64,
     /// Whether the last iteration changed the scores by less than the tolerance.
     pub converged: bool,
+}
+
+impl EigenvectorCentralityOutput {
+    fn new(scores: Buffer<f64>, convergence: Convergence) -> Self {
+        let Convergence { iterations, difference, converged } = convergence;
+        Self { scores, iterations, difference, converged }
+    }
 }
 
 impl EigenvectorCentralityInput {
@@ -116,8 +123,7 @@ impl Kernel for EigenvectorCentrality {
         input: &EigenvectorCentralityInput,
         context: &RunContext<'_>,
     ) -> Result<EigenvectorCentralityOutput, KernelError> {
-        let graph = input.graph_input().load_in(context)?;
-        graph.make_predecessors(context)?;
+        let graph = input.graph_input().load_with_predecessors(context)?;
         scores(&graph, input.limits(&graph), context)
     }
 
@@ -132,8 +138,7 @@ impl Kernel for EigenvectorCentrality {
         input: &EigenvectorCentralityInput,
         cuda: &mut LaunchContext<'_>,
     ) -> Result<EigenvectorCentralityOutput, KernelError> {
-        let graph = input.graph_input().load_in(cuda.context())?;
-        graph.make_predecessors(cuda.context())?;
+        let graph = input.graph_input().load_with_predecessors(cuda.context())?;
         cuda::scores(&graph, input.limits(&graph), cuda)
     }
 }
@@ -175,10 +180,5 @@ fn scores(
         std::mem::swap(&mut from, &mut to);
         Ok(difference)
     })?;
-    Ok(EigenvectorCentralityOutput {
-        scores: values.into(),
-        iterations: convergence.iterations,
-        difference: convergence.difference,
-        converged: convergence.converged,
-    })
+    Ok(EigenvectorCentralityOutput::new(values.into(), convergence))
 }

@@ -49,9 +49,9 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::csr::Direction;
 use super::fields::graph_input;
 use super::neural_network::activation::Activation;
+use super::neural_network::{rows_memory, scratch};
 #[cfg(feature = "cuda")]
 use crate::service::LaunchContext;
 use crate::service::{
@@ -161,21 +161,17 @@ impl Kernel for GnnInference {
 
     fn footprint(&self, input: &GnnInferenceInput) -> Option<Footprint> {
         let graph = input.graph_input();
-        let (nodes, arcs) = graph.claimed_size();
-        let rows = |width: u64| Footprint::of_array::<f32>(nodes.saturating_mul(width));
+        let (nodes, _) = graph.claimed_size();
+        let rows = |width| rows_memory(&graph, width);
         let outputs = input.layer_sizes.last().map_or(0, |&width| u64::from(width));
         let copies = if input.return_probabilities { 2 } else { 1 };
         let predictions = if input.return_predictions { Footprint::of_array::<u32>(nodes) } else { 0 };
-        let is_directed = graph.direction() == Direction::Directed;
-        let predecessors = if is_directed { Footprint::of_array::<u32>(arcs.saturating_add(nodes)) } else { 0 };
         // The rows before and after a layer, those between its two steps, and the weights in panels.
         let widest = input.layer_sizes.iter().skip(1).max().map_or(0, |&width| u64::from(width));
         let weights = Footprint::of_array::<f32>(input.layer_weights.len() as u64).saturating_mul(2);
         Some(Footprint {
             output: rows(outputs).saturating_mul(copies).saturating_add(predictions),
-            scratch: [graph.load_memory(), predecessors, rows(widest).saturating_mul(3), rows(1), weights, 4 << 20]
-                .into_iter()
-                .fold(0, u64::saturating_add),
+            scratch: scratch(&graph, [rows(widest).saturating_mul(3), rows(1), weights]),
         })
     }
 
@@ -184,8 +180,7 @@ impl Kernel for GnnInference {
     }
 
     fn run_cpu(&self, input: &GnnInferenceInput, context: &RunContext<'_>) -> Result<GnnInferenceOutput, KernelError> {
-        let graph = input.graph_input().load_in(context)?;
-        graph.make_predecessors(context)?;
+        let graph = input.graph_input().load_with_predecessors(context)?;
         cpu::infer(input, &graph, context)
     }
 
@@ -200,8 +195,7 @@ impl Kernel for GnnInference {
         input: &GnnInferenceInput,
         cuda: &mut LaunchContext<'_>,
     ) -> Result<GnnInferenceOutput, KernelError> {
-        let graph = input.graph_input().load_in(cuda.context())?;
-        graph.make_predecessors(cuda.context())?;
+        let graph = input.graph_input().load_with_predecessors(cuda.context())?;
         cuda::infer(input, &graph, cuda)
     }
 }

@@ -49,9 +49,9 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::csr::Direction;
 use super::fields::graph_input;
 use super::neural_network::activation::Activation;
+use super::neural_network::{rows_memory, scratch};
 #[cfg(feature = "cuda")]
 use crate::service::LaunchContext;
 use crate::service::{
@@ -164,8 +164,8 @@ impl Kernel for GraphAttention {
 
     fn footprint(&self, input: &GraphAttentionInput) -> Option<Footprint> {
         let graph = input.graph_input();
-        let (nodes, graph_arcs) = graph.claimed_size();
-        let rows = |width: u64| Footprint::of_array::<f32>(nodes.saturating_mul(width));
+        let (nodes, _) = graph.claimed_size();
+        let rows = |width| rows_memory(&graph, width);
         let (width, heads, arcs) = (input.width(), u64::from(input.num_heads), input.claimed_arcs());
         let outputs = if input.concat_heads { width } else { u64::from(input.head_dim) };
         let attention = if input.return_attention {
@@ -174,16 +174,12 @@ impl Kernel for GraphAttention {
         } else {
             0
         };
-        let is_directed = graph.direction() == Direction::Directed;
-        let predecessors = if is_directed { Footprint::of_array::<u32>(graph_arcs.saturating_add(nodes)) } else { 0 };
         // Values, the queries of GATv2, the scores of nodes, and the scores of the arcs of a node for each thread.
         let weights = Footprint::of_array::<f32>(input.value_weights.len() as u64).saturating_mul(3);
         let scores = rows(heads.saturating_mul(2)).saturating_add(rows(heads).saturating_mul(16));
         Some(Footprint {
             output: rows(outputs).saturating_add(attention),
-            scratch: [graph.load_memory(), predecessors, rows(width).saturating_mul(2), scores, weights, 4 << 20]
-                .into_iter()
-                .fold(0, u64::saturating_add),
+            scratch: scratch(&graph, [rows(width).saturating_mul(2), scores, weights]),
         })
     }
 
@@ -196,8 +192,7 @@ impl Kernel for GraphAttention {
         input: &GraphAttentionInput,
         context: &RunContext<'_>,
     ) -> Result<GraphAttentionOutput, KernelError> {
-        let graph = input.graph_input().load_in(context)?;
-        graph.make_predecessors(context)?;
+        let graph = input.graph_input().load_with_predecessors(context)?;
         cpu::attend(input, &graph, context)
     }
 
@@ -212,8 +207,7 @@ impl Kernel for GraphAttention {
         input: &GraphAttentionInput,
         cuda: &mut LaunchContext<'_>,
     ) -> Result<GraphAttentionOutput, KernelError> {
-        let graph = input.graph_input().load_in(cuda.context())?;
-        graph.make_predecessors(cuda.context())?;
+        let graph = input.graph_input().load_with_predecessors(cuda.context())?;
         cuda::attend(input, &graph, cuda)
     }
 }

@@ -3,17 +3,16 @@
 use super::{KatzCentralityInput, KatzCentralityOutput};
 use crate::cuda::{Arg, Module, device_code};
 use crate::kernels::graph::csr::CsrGraph;
-use crate::kernels::graph::power_iteration_cuda::IterationsOnDevice;
-use crate::kernels::graph::spmv_cuda::{self, Matrix, Products};
+use crate::kernels::graph::power_iteration_cuda::{self, IterationsOnDevice};
+use crate::kernels::graph::spmv_cuda::{Matrix, Products};
 use crate::service::{KernelError, LaunchContext};
 
 pub(super) static MODULE: Module = Module::embedded(device_code!("graph/katz-centrality"));
 
 /// Bytes that a run holds on the device.
 pub(super) fn device_memory(nodes: u64, arcs: u64) -> u64 {
-    // Offsets both ways, columns, scores and betas.
-    let arrays = nodes.saturating_mul(8 + 16).saturating_add(arcs.saturating_mul(4));
-    arrays.saturating_add(spmv_cuda::device_memory(nodes, arcs, 1))
+    // Scores and betas.
+    power_iteration_cuda::device_memory(nodes, arcs, 2)
 }
 
 /// Computes the scores. The predecessors of the graph are [made](CsrGraph::make_predecessors).
@@ -42,10 +41,5 @@ pub(super) fn scores(
         cuda.launch(&MODULE, "katz_normalize", matrix.over_nodes(), &[&matrix.nodes, &squares, &values])?;
     }
     let [convergence] = convergences[..] else { unreachable!("one vector is iterated") };
-    Ok(KatzCentralityOutput {
-        scores: cuda.download(&values)?,
-        iterations: convergence.iterations,
-        difference: convergence.difference,
-        converged: convergence.converged,
-    })
+    Ok(KatzCentralityOutput::new(cuda.download(&values)?, convergence))
 }

@@ -46,7 +46,7 @@ use serde::Serialize;
 use super::csr::{CsrGraph, Direction};
 use super::degree::out_degrees;
 use super::fields::graph_input;
-use super::power_iteration::{self, Limits};
+use super::power_iteration::{self, Convergence, Limits};
 use super::spmv::{NodeUpdate, Vectors, iterate, row_parts};
 #[cfg(feature = "cuda")]
 use crate::service::LaunchContext;
@@ -85,6 +85,13 @@ pub struct KatzCentralityOutput {
     pub difference: f64,
     /// Whether the last iteration changed the scores by less than the tolerance.
     pub converged: bool,
+}
+
+impl KatzCentralityOutput {
+    fn new(scores: Buffer<f64>, convergence: Convergence) -> Self {
+        let Convergence { iterations, difference, converged } = convergence;
+        Self { scores, iterations, difference, converged }
+    }
 }
 
 impl KatzCentralityInput {
@@ -249,10 +256,5 @@ fn scores(
         let norm = squares.sqrt();
         values.par_iter_mut().for_each(|value| *value /= norm);
     }
-    Ok(KatzCentralityOutput {
-        scores: values.into(),
-        iterations: convergence.iterations,
-        difference: convergence.difference,
-        converged: convergence.converged,
-    })
+    Ok(KatzCentralityOutput::new(values.into(), convergence))
 }

@@ -2,7 +2,7 @@
 //!
 //! | field | type | |
 //! |---|---|---|
-//! | the graph | | as in [`GraphInput`](super::input::GraphInput) |
+//! | the graph | | as in [`GraphInput`] |
 //! | out: `path_3` | integer | three nodes with two edges |
 //! | out: `triangle` | integer | three nodes with three edges |
 //! | out: `path_4` | integer | four nodes in a row |
@@ -13,22 +13,25 @@
 //! | out: `clique_4` | integer | four nodes with all edges |
 //! | out: `triads` | `u64`, `[13]`, if the graph is directed | connected subgraphs of three nodes by their arcs |
 //!
-//! Each set of nodes is counted once, as the subgraph with all edges between them. The counts of 3 and 4 nodes are those of
-//! `motifs_randesu` of igraph 1.0. Edges of a directed graph count without direction in them, and in `triads` with it. That
-//! has the classes of Holland and Leinhardt in the order 021D, 021U, 021C, 111D, 111U, 030T, 030C, 201, 120D, 120U, 120C,
-//! 210, 300, as in `triadic_census` of networkx 3.6; 003, 012 and 102, which are not connected, are left out. Self-loops
-//! and repeated edges change nothing.
+//! Each set of nodes is counted once, as the subgraph with all edges between them. The counts of 3 and 4 nodes are
+//! those of `motifs_randesu` of igraph 1.0. Edges of a directed graph count without direction in them, and in `triads`
+//! with it. That has the classes of Holland and Leinhardt in the order 021D, 021U, 021C, 111D, 111U, 030T, 030C, 201,
+//! 120D, 120U, 120C, 210, 300, as in `triadic_census` of networkx 3.6; 003, 012 and 102, which are not connected, are
+//! left out. Self-loops and repeated edges change nothing.
 //!
 //! Triangles, cliques and cycles are found, and the other counts follow from them and from the degrees: Ahmed, Neville,
-//! Rossi and Duffield, *Efficient graphlet counting for large networks* (2015); for triads, the wedges at each node less
-//! those that triangles close, of the classes of Batagelj and Mrvar, *A subquadratic triad census algorithm for large
-//! sparse networks with small maximum degree* (2001). For m edges it takes O(m^1.5) time, and that of
-//! [`k_clique`](super::k_clique) for cliques of four. There is CPU code only.
+//! Rossi and Duffield, *Efficient graphlet counting for large networks* (2015); for triads, the wedges at each node
+//! less those that triangles close, of the classes of Batagelj and Mrvar, *A subquadratic triad census algorithm for
+//! large sparse networks with small maximum degree* (2001). For m edges it takes O(m^1.5) time, and that of
+//! [`k_clique`](super::k_clique) for cliques of four.
 //!
 //! # Errors
 //! An invalid graph; the error names the field. A count that 64 bits do not hold.
 
 mod cases;
+#[cfg(feature = "cuda")]
+mod cuda;
+mod subgraphs;
 mod triads;
 mod triangle_census;
 
@@ -37,13 +40,15 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use self::triangle_census::TriangleCensus;
+use self::subgraphs::Subgraphs;
 use super::csr::Direction;
 use super::cycles;
 use super::fields::graph_input;
+use super::input::GraphInput;
 use super::k_clique::enumerate;
-use super::oriented::OrientedGraph;
 use super::triangles;
+#[cfg(feature = "cuda")]
+use crate::service::LaunchContext;
 use crate::service::{
     Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, OperandVersion, RunContext,
 };
@@ -86,8 +91,8 @@ impl Kernel for MotifDetection {
     type Output = MotifDetectionOutput;
 
     fn info(&self) -> KernelInfo {
-        let description = "Census of the connected subgraphs of three and four nodes. Has CPU code only.";
-        KernelInfo::new("graph/motif-detection", "1.0.0", description).pure()
+        let description = "Census of the connected subgraphs of three and four nodes.";
+        KernelInfo::new("graph/motif-detection", "1.0.0", description).cuda().pure()
     }
 
     fn validate(&self, input: &MotifDetectionInput) -> Result<(), InvalidInput> {
@@ -97,7 +102,11 @@ impl Kernel for MotifDetection {
     fn cost(&self, input: &MotifDetectionInput) -> Cost {
         // Triangles, cliques, and each wedge twice.
         let triangles = triangles::cost(&input.graph_input());
-        Cost { operations: triangles.operations.saturating_mul(8), device_memory: 0, ..triangles }
+        Cost {
+            operations: triangles.operations.saturating_mul(8),
+            device_memory: device_memory(&input.graph_input()),
+            ..triangles
+        }
     }
 
     fn footprint(&self, input: &MotifDetectionInput) -> Option<Footprint> {
@@ -106,7 +115,7 @@ impl Kernel for MotifDetection {
         let triads = if graph.direction() == Direction::Directed { triads::CLASSES as u64 } else { 0 };
         let scratch = [
             triangles::scratch(&graph),
-            cycles::scratch(nodes).max(triangle_census::scratch(nodes)),
+            cycles::scratch(nodes, arcs).max(triangle_census::scratch(nodes)),
             // Triangles of each edge, and its arcs.
             arcs.saturating_mul(5),
             enumerate::scratch(arcs),
@@ -131,82 +140,59 @@ impl Kernel for MotifDetection {
         let is_directed = graph.direction() == Direction::Directed;
         let dyads = if is_directed { Some(triads::dyads(&graph, oriented, context)?) } else { None };
         let census = triangle_census::count(oriented, dyads.as_deref(), context)?;
-        let squares = cycles::count(&graph, false, context)?.four;
-        let squares = squares.iter().map(|&count| u128::from(count)).sum::<u128>() / 4;
+        let squares = cycles::count_four(&graph, context)?;
         let cliques = enumerate::count(oriented.arcs(), 4, context)?;
-        let triads = match is_directed {
-            true => Some(triads::census(&graph, &census, context)?),
-            false => None,
+        let triads = if is_directed {
+            let mutual = triads::mutual_degrees(&graph, context)?;
+            Some(triads::census(&graph, oriented, &mutual, &census.of_dyads, context)?)
+        } else {
+            None
         };
-        let counts = Subgraphs::new(oriented, &census, squares, cliques.into(), context)?.induced();
-        output(counts, triads)
+        let counts = Subgraphs::new(oriented, &census.of_arcs, squares, cliques.into(), context)?;
+        output(counts.induced(), triads)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn modules(&self) -> Vec<&'static crate::cuda::Module> {
+        [&cuda::MODULE].into_iter().chain(cycles::cuda::modules()).collect()
+    }
+
+    #[cfg(feature = "cuda")]
+    fn run_cuda(
+        &self,
+        input: &MotifDetectionInput,
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<MotifDetectionOutput, KernelError> {
+        // Each edge of the oriented form is two arcs of the graph whose cycles are counted.
+        if !cycles::cuda::supports(input.graph_input().claimed_size().1.saturating_mul(2)) {
+            return Err(KernelError::UnsupportedBackend { id: self.info().id, backend: "CUDA" });
+        }
+        let graph = input.graph_input().load_in(cuda.context())?;
+        let oriented = graph.oriented(cuda.context())?;
+        let is_directed = graph.direction() == Direction::Directed;
+        let cuda::Census { triangles, cliques, mutual } = cuda::census(&graph, oriented, cuda)?;
+        let squares = match is_directed {
+            true => cycles::cuda::count_four(oriented.arcs(), false, cuda)?,
+            false => cycles::cuda::count_four(graph.successors(), true, cuda)?,
+        };
+        let triads = match mutual {
+            Some(mutual) => Some(triads::census(&graph, oriented, &mutual, &triangles.of_dyads, cuda.context())?),
+            None => None,
+        };
+        let counts = Subgraphs::new(oriented, &triangles.of_arcs, squares.into(), cliques.into(), cuda.context())?;
+        output(counts.induced(), triads)
     }
 }
 
-/// How often each graph of three or four nodes is a part of the graph, whether or not its nodes have further edges.
-#[derive(Clone, Copy, Debug)]
-struct Subgraphs {
-    paths_3: u128,
-    triangles: u128,
-    paths_4: u128,
-    stars: u128,
-    cycles: u128,
-    tailed_triangles: u128,
-    diamonds: u128,
-    cliques: u128,
+#[cfg(feature = "cuda")]
+fn device_memory(graph: &GraphInput<'_>) -> u64 {
+    let (nodes, arcs) = graph.claimed_size();
+    cuda::device_memory(nodes, arcs).saturating_add(cycles::device_memory(nodes, arcs))
 }
 
-impl Subgraphs {
-    fn new(
-        oriented: &OrientedGraph,
-        census: &TriangleCensus,
-        cycles: u128,
-        cliques: u128,
-        context: &RunContext<'_>,
-    ) -> Result<Self, KernelError> {
-        let degrees = oriented.degrees();
-        let (mut paths_3, mut stars, mut tailed_triangles) = (0, 0, 0);
-        for (degrees, triangles) in degrees.chunks(1 << 16).zip(census.of_nodes.chunks(1 << 16)) {
-            context.check()?;
-            for (&degree, &triangles) in degrees.iter().zip(triangles) {
-                let degree = u128::from(degree);
-                paths_3 += degree * degree.saturating_sub(1) / 2;
-                stars += degree * degree.saturating_sub(1) / 2 * degree.saturating_sub(2) / 3;
-                tailed_triangles += u128::from(triangles) * degree.saturating_sub(2);
-            }
-        }
-        let triangles = u128::from(census.total);
-        // Each edge as the middle of a path; the ends of some are the same node.
-        let mut middles = 0;
-        let mut diamonds = 0;
-        for node in 0..oriented.num_nodes() as u32 {
-            if node % (1 << 12) == 0 {
-                context.check()?;
-            }
-            let further = |node: u32| u128::from(degrees[node as usize] - 1);
-            middles += oriented.arcs().row(node).iter().map(|&other| further(node) * further(other)).sum::<u128>();
-        }
-        for of_arcs in census.of_arcs.chunks(1 << 16) {
-            context.check()?;
-            let pairs = |&count: &u32| u128::from(count) * u128::from(count.saturating_sub(1)) / 2;
-            diamonds += of_arcs.iter().map(pairs).sum::<u128>();
-        }
-        let paths_4 = middles - 3 * triangles;
-        Ok(Self { paths_3, triangles, paths_4, stars, cycles, tailed_triangles, diamonds, cliques })
-    }
-
-    /// Returns how often each graph is all that there is between its nodes: less the times that it is a part of one with
-    /// more edges.
-    fn induced(self) -> Self {
-        let cliques = self.cliques;
-        let diamonds = self.diamonds - 6 * cliques;
-        let cycles = self.cycles - diamonds - 3 * cliques;
-        let tailed_triangles = self.tailed_triangles - 4 * diamonds - 12 * cliques;
-        let stars = self.stars - tailed_triangles - 2 * diamonds - 4 * cliques;
-        let paths_4 = self.paths_4 - 2 * tailed_triangles - 4 * cycles - 6 * diamonds - 12 * cliques;
-        let paths_3 = self.paths_3 - 3 * self.triangles;
-        Self { paths_3, triangles: self.triangles, paths_4, stars, cycles, tailed_triangles, diamonds, cliques }
-    }
+#[cfg(not(feature = "cuda"))]
+fn device_memory(_: &GraphInput<'_>) -> u64 {
+    0
 }
 
 fn output(counts: Subgraphs, triads: Option<Buffer<u64>>) -> Result<MotifDetectionOutput, KernelError> {

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use super::triangle_census::{TriangleCensus, combination};
+use super::triangle_census::{COMBINATIONS, combination};
 use crate::kernels::graph::cancel_check::CancelCheck;
 use crate::kernels::graph::csr::CsrGraph;
+use crate::kernels::graph::degree::try_map_nodes;
 use crate::kernels::graph::intersect::for_each_common;
 use crate::kernels::graph::node_ranges::map_ranges;
 use crate::kernels::graph::oriented::OrientedGraph;
@@ -40,7 +41,8 @@ impl Dyad {
     }
 }
 
-/// The classes of connected triads, named by the numbers of mutual, single and absent dyads, in the order of the output.
+/// The classes of connected triads, named by the numbers of mutual, single and absent dyads, in the order of the
+/// output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 enum Triad {
@@ -73,8 +75,8 @@ impl Triad {
         }
     }
 
-    /// The class of three nodes with these dyads: from the first to the second, from the first to the third, and from the
-    /// second to the third.
+    /// The class of three nodes with these dyads: from the first to the second, from the first to the third, and from
+    /// the second to the third.
     fn closed([ab, ac, bc]: [Dyad; 3]) -> Self {
         use Dyad::{Inward, Mutual, Outward};
         let corners = [(ab, ac, bc), (ab.reversed(), bc, ac), (ac.reversed(), bc.reversed(), ab)];
@@ -124,19 +126,34 @@ pub(super) fn dyads(
     Ok(map_ranges(oriented.num_nodes(), context, of_range)?.concat())
 }
 
-/// Returns the number of triads of each class.
+/// Returns to how many nodes each node has arcs in both directions.
+///
+/// # Errors
+/// Those of [`RunContext::check`].
+pub(super) fn mutual_degrees(graph: &CsrGraph, context: &RunContext<'_>) -> Result<Vec<u32>, KernelError> {
+    graph.make_predecessors(context)?;
+    try_map_nodes(graph.num_nodes(), context, |node, cancel_check| {
+        let mut mutual = 0;
+        for_each_common([graph.successors().row(node), graph.predecessors().row(node)], cancel_check, |_| mutual += 1)?;
+        Ok(mutual)
+    })
+}
+
+/// Returns the number of triads of each class, given the [mutual degrees](mutual_degrees) and the triangles by their
+/// dyads.
 ///
 /// # Errors
 /// A count that 64 bits do not hold; those of [`RunContext::check`].
 pub(super) fn census(
     graph: &CsrGraph,
-    triangles: &TriangleCensus,
+    oriented: &OrientedGraph,
+    mutual: &[u32],
+    triangles: &[u64; COMBINATIONS],
     context: &RunContext<'_>,
 ) -> Result<Buffer<u64>, KernelError> {
-    let mut counts = [0_u128; CLASSES];
-    count_wedges(graph, &mut counts, context)?;
+    let mut counts = count_wedges(graph, oriented, mutual, context)?;
     for [ab, ac, bc] in all_combinations() {
-        let found = u128::from(triangles.of_dyads[combination([ab, ac, bc])]);
+        let found = u128::from(triangles[combination([ab, ac, bc])]);
         counts[Triad::closed([ab, ac, bc]) as usize] += found;
         // The three wedges of a triangle are closed.
         for (a, b) in [(ab, ac), (ab.reversed(), bc), (ac.reversed(), bc.reversed())] {
@@ -154,26 +171,41 @@ fn all_combinations() -> impl Iterator<Item = [Dyad; 3]> {
 }
 
 /// Counts the pairs of neighbours of each node, whether or not there is an arc between them.
-fn count_wedges(graph: &CsrGraph, counts: &mut [u128; CLASSES], context: &RunContext<'_>) -> Result<(), KernelError> {
-    use Dyad::{Inward, Mutual, Outward};
-    let mut cancel_check = CancelCheck::new(context);
-    for node in 0..graph.num_nodes() as u32 {
-        let [successors, predecessors] = [graph.successors().row(node), graph.predecessors().row(node)];
-        let mut mutual = 0_u128;
-        for_each_common([successors, predecessors], &mut cancel_check, |_| mutual += 1)?;
-        cancel_check.spend(1)?;
-        let [outward, inward] = [successors, predecessors].map(|row| row.len() as u128 - mutual);
-        let pairs = |count: u128| count * count.saturating_sub(1) / 2;
-        for (a, b, found) in [
-            (Outward, Outward, pairs(outward)),
-            (Inward, Inward, pairs(inward)),
-            (Mutual, Mutual, pairs(mutual)),
-            (Outward, Inward, outward * inward),
-            (Mutual, Outward, mutual * outward),
-            (Mutual, Inward, mutual * inward),
-        ] {
-            counts[Triad::open(a, b) as usize] += found;
+fn count_wedges(
+    graph: &CsrGraph,
+    oriented: &OrientedGraph,
+    mutual: &[u32],
+    context: &RunContext<'_>,
+) -> Result<[u128; CLASSES], KernelError> {
+    let counts = map_ranges(graph.num_nodes(), context, |nodes, _| {
+        let mut counts = [0; CLASSES];
+        for node in nodes {
+            let [degree, mutual] =
+                [&oriented.degrees()[..], mutual].map(|of_nodes| u128::from(of_nodes[node as usize]));
+            let successors = graph.successors().degree(node) as u128;
+            add_wedges(&mut counts, [successors - mutual, degree - successors, mutual]);
         }
+        Ok(counts)
+    })?;
+    let sum = |mut sums: [u128; CLASSES], counts: [u128; CLASSES]| {
+        sums.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
+        sums
+    };
+    Ok(counts.into_iter().fold([0; CLASSES], sum))
+}
+
+/// Adds the pairs of neighbours of a node, given its numbers of outward, inward and mutual dyads.
+fn add_wedges(counts: &mut [u128; CLASSES], [outward, inward, mutual]: [u128; Dyad::COUNT]) {
+    use Dyad::{Inward, Mutual, Outward};
+    let pairs = |count: u128| count * count.saturating_sub(1) / 2;
+    for (a, b, found) in [
+        (Outward, Outward, pairs(outward)),
+        (Inward, Inward, pairs(inward)),
+        (Mutual, Mutual, pairs(mutual)),
+        (Outward, Inward, outward * inward),
+        (Mutual, Outward, mutual * outward),
+        (Mutual, Inward, mutual * inward),
+    ] {
+        counts[Triad::open(a, b) as usize] += found;
     }
-    Ok(())
 }

@@ -1,4 +1,4 @@
-//! Enumerates the triangles of a graph, for counts of each edge, of each node, and by the directions of their arcs.
+//! Enumerates the triangles of a graph, for counts of each edge and by the directions of their arcs.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 
@@ -8,23 +8,19 @@ use super::triads::Dyad;
 use crate::kernels::graph::cancel_check::CancelCheck;
 use crate::kernels::graph::node_ranges::into_values;
 use crate::kernels::graph::oriented::OrientedGraph;
-use crate::service::{KernelError, RunContext};
+use crate::service::{Buffer, KernelError, RunContext};
 
 /// Nodes that a thread takes at a time.
 const NODES_PER_TASK: usize = 64;
 /// The number of combinations of three dyads.
-const COMBINATIONS: usize = Dyad::COUNT * Dyad::COUNT * Dyad::COUNT;
+pub(super) const COMBINATIONS: usize = Dyad::COUNT * Dyad::COUNT * Dyad::COUNT;
 
 /// How many triangles there are.
 pub(super) struct TriangleCensus {
-    /// In the graph.
-    pub(super) total: u64,
-    /// At each node.
-    pub(super) of_nodes: Vec<u64>,
     /// At each arc of the oriented graph.
-    pub(super) of_arcs: Vec<u32>,
-    /// By the dyads of their three arcs in the oriented graph: from the lowest node to the middle one, from the lowest to
-    /// the highest, and from the middle one to the highest. See [`combination`].
+    pub(super) of_arcs: Buffer<u32>,
+    /// By the dyads of their three arcs in the oriented graph: from the lowest node to the middle one, from the lowest
+    /// to the highest, and from the middle one to the highest. See [`combination`].
     pub(super) of_dyads: [u64; COMBINATIONS],
 }
 
@@ -35,7 +31,7 @@ pub(super) fn combination([low, long, high]: [Dyad; 3]) -> usize {
 
 /// Returns the bytes that all threads take: the positions of nodes in a row.
 pub(super) fn scratch(nodes: u64) -> u64 {
-    nodes.saturating_mul(4 * rayon::current_num_threads() as u64 + 8)
+    nodes.saturating_mul(4 * rayon::current_num_threads() as u64)
 }
 
 /// Counts the triangles. `dyads` has that of each arc of the oriented graph.
@@ -71,22 +67,7 @@ pub(super) fn count(
     };
     let of_dyads = (0..threads).into_par_iter().map(of_thread).try_reduce(|| [0; COMBINATIONS], sum)?;
 
-    let of_arcs = into_values(of_arcs);
-    let mut of_nodes = vec![0; num_nodes];
-    let mut cancel_check = CancelCheck::new(context);
-    for node in 0..num_nodes {
-        let start = arcs.row_offsets()[node] as usize;
-        let row = arcs.row(node as u32);
-        cancel_check.spend(1 + row.len())?;
-        for (&other, &count) in row.iter().zip(&of_arcs[start..]) {
-            of_nodes[node] += u64::from(count);
-            of_nodes[other as usize] += u64::from(count);
-        }
-    }
-    // A triangle has two arcs at each of its nodes, and three nodes.
-    of_nodes.iter_mut().for_each(|count| *count /= 2);
-    let total = of_nodes.iter().sum::<u64>() / 3;
-    Ok(TriangleCensus { total, of_nodes, of_arcs, of_dyads })
+    Ok(TriangleCensus { of_arcs: into_values(of_arcs).into(), of_dyads })
 }
 
 /// The search of a thread.

@@ -6,10 +6,23 @@ pub(super) mod rows;
 #[cfg(feature = "cuda")]
 pub(super) mod rows_cuda;
 
-use crate::service::InvalidInput;
+use super::input::GraphInput;
+use crate::service::{Footprint, InvalidInput};
 
 /// The most numbers of a node before or after a layer.
 pub const MAX_WIDTH: u32 = 1 << 14;
+
+/// Returns the host memory of a row of `width` numbers for each node of a graph.
+pub(super) fn rows_memory(graph: &GraphInput<'_>, width: u64) -> u64 {
+    let (nodes, _) = graph.claimed_size();
+    Footprint::of_array::<f32>(nodes.saturating_mul(width))
+}
+
+/// Returns the host memory of a run besides its output: the graph, what the threads hold, and these arrays.
+pub(super) fn scratch(graph: &GraphInput<'_>, arrays: impl IntoIterator<Item = u64>) -> u64 {
+    let of_graph = graph.load_memory().saturating_add(graph.predecessors_memory());
+    arrays.into_iter().fold(of_graph.saturating_add(4 << 20), u64::saturating_add)
+}
 
 /// Checks the length of an array that is a matrix, row after row.
 pub(super) fn check_matrix(field: &str, len: usize, rows: usize, columns: usize) -> Result<(), InvalidInput> {

@@ -162,7 +162,7 @@ impl Kernel for PageRank {
         let graph = input.graph_input();
         let (nodes, _) = graph.claimed_size();
         let vectors = input.num_vectors();
-        let predecessors = power_iteration::predecessors_memory(&graph);
+        let predecessors = graph.predecessors_memory();
         let scores = Footprint::of_array::<f64>(nodes.saturating_mul(vectors));
         // The vectors are joined at the end; an iteration has two more of contributions, and the weights once more.
         let scratch = scores.saturating_mul(2).saturating_add(Footprint::of_array::<[f64; 3]>(nodes));

@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rayon::prelude::*;
 
 use super::cancel_check::CancelCheck;
-use super::csr::{Adjacency, Direction};
+use super::csr::Adjacency;
 use super::degree::map_nodes;
 use super::input::GraphInput;
 use super::oriented::OrientedGraph;
@@ -112,12 +112,8 @@ pub(super) fn cost(graph: &GraphInput<'_>) -> Cost {
 pub(super) fn scratch(graph: &GraphInput<'_>) -> u64 {
     let (nodes, arcs) = graph.claimed_size();
     let oriented = OrientedGraph::bytes(nodes, arcs, graph.direction());
-    let predecessors = match graph.direction() {
-        Direction::Directed => Footprint::of_array::<u32>(nodes.saturating_add(arcs)),
-        Direction::Undirected => 0,
-    };
     let counts = Footprint::of_array::<[u32; 3]>(nodes);
-    graph.load_memory().saturating_add(oriented).saturating_add(predecessors).saturating_add(counts)
+    graph.load_memory().saturating_add(oriented).saturating_add(graph.predecessors_memory()).saturating_add(counts)
 }
 
 #[cfg(feature = "cuda")]

@@ -93,23 +93,7 @@ static __device__ void count_node(Group group, NodeSet<SLOTS> set, u32 node, con
 // Lists the nodes that have two or more successors, by the size of their rows.
 extern "C" __global__ void __launch_bounds__(256)
     triangles_list(u32 nodes, const u32* offsets, u32* list, Control* control) {
-    const u32 node = blockIdx.x * THREADS + threadIdx.x;
-    const u32 length = node < nodes ? offsets[node + 1] - offsets[node] : 0;
-    const u32 below = (1u << threadIdx.x % 32) - 1;
-    const u32 for_warps = __ballot_sync(0xffffffffu, length > 1 && length <= WARP_ROW);
-    const u32 for_blocks = __ballot_sync(0xffffffffu, length > WARP_ROW);
-    u32 warp_at = 0, block_at = 0;
-    if (threadIdx.x % 32 == 0) {
-        if (for_warps != 0) warp_at = atomicAdd(&control->warp_nodes, __popc(for_warps));
-        if (for_blocks != 0) block_at = atomicAdd(&control->block_nodes, __popc(for_blocks));
-    }
-    warp_at = __shfl_sync(0xffffffffu, warp_at, 0) + __popc(for_warps & below);
-    block_at = __shfl_sync(0xffffffffu, block_at, 0) + __popc(for_blocks & below);
-    if (length > WARP_ROW) {
-        list[nodes - 1 - block_at] = node;
-    } else if (length > 1) {
-        list[warp_at] = node;
-    }
+    list_rows(nodes, offsets, WARP_ROW, list, &control->warp_nodes, &control->block_nodes);
 }
 
 extern "C" __global__ void __launch_bounds__(256)
