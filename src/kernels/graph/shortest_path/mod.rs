@@ -151,7 +151,7 @@ impl Kernel for ShortestPath {
 
     #[cfg(feature = "cuda")]
     fn modules(&self) -> Vec<&'static crate::cuda::Module> {
-        vec![&cuda::MODULE]
+        cuda::modules()
     }
 
     #[cfg(feature = "cuda")]
