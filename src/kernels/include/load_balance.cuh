@@ -38,16 +38,16 @@ struct LargeItems {
 static __device__ u32 lane_id() { return threadIdx.x % 32; }
 static __device__ u32 warp_id() { return threadIdx.x / 32; }
 
-// Distributes `total` pieces of work to the grid in chunks. `small(valid, piece)` is called by every
-// thread and returns the work that is too large for it (no arcs: none); `large(work, whole_block)` is
-// then called by one warp or by all. `taken`, zero at first, counts the chunks that blocks took
-// beyond their first; without it they take every gridDim-th. Once the request is cancelled the
-// remaining chunks are skipped, where they are counted. Launches that are shorter than the time between two polls do not
-// poll: who launches many levels in one polls between them.
+// Distributes `total` pieces of work to the grid in chunks. `small(valid, piece)` is called by every thread and returns
+// the work that is too large for it (no arcs: none); `large(work, whole_block)` is then called by one warp or by all.
+// `taken`, zero at first, counts the chunks that blocks took beyond their first; without it they take every gridDim-th.
+// Once the request is cancelled the remaining chunks are skipped, where they are counted. Launches that are shorter
+// than the time between two polls do not poll: who launches many levels in one polls between them.
 // Pieces that are `mostly_small` come in chunks that fill the threads of a block; others in chunks
 // down to one a warp.
 template <class Small, class Large>
-static __device__ void balance_load(u64 total, bool mostly_small, u32* taken, CancelSignal cancel_signal, Small small, Large large) {
+static __device__ void balance_load(
+    u64 total, bool mostly_small, u32* taken, CancelSignal cancel_signal, Small small, Large large) {
     __shared__ LargeItems large_items;
     const u64 even = (total + gridDim.x - 1) / gridDim.x;
     u64 last_poll = clock64();

@@ -1,15 +1,16 @@
 // Strongly connected components.
 //
-// Each node has a key, a pseudorandom permutation of its number, and two marks: the highest key among the nodes that lead
-// to it, and among those that it leads to. Rounds over the arcs raise the marks until nothing changes. Where the two marks
-// of a node are the same, that node is on a cycle with it, and all nodes with these marks are one component. An arc between
-// nodes with other marks is in no component, so the nodes that remain fall apart into pieces, and the same is done in each
-// of them at once, with other keys, until no node remains. At least one component of each piece is found in each pass; keys
-// that are random make the number of passes about logarithmic, also for long chains of components.
+// Each node has a key, a pseudorandom permutation of its number, and two marks: the highest key among the nodes that
+// lead to it, and among those that it leads to. Rounds over the arcs raise the marks until nothing changes. Where the
+// two marks of a node are the same, that node is on a cycle with it, and all nodes with these marks are one component.
+// An arc between nodes with other marks is in no component, so the nodes that remain fall apart into pieces, and the
+// same is done in each of them at once, with other keys, until no node remains. At least one component of each piece is
+// found in each pass; keys that are random make the number of passes about logarithmic, also for long chains of
+// components.
 //
-// A mark names a node that leads here, or that this node leads to. What leads to a node leads to the nodes that it leads
-// to, so a node also takes the mark of the node that its own mark names, and raises the other mark of that node. This leads
-// on by many arcs at a time, as pointer jumping does, along chains and around cycles.
+// A mark names a node that leads here, or that this node leads to. What leads to a node leads to the nodes that it
+// leads to, so a node also takes the mark of the node that its own mark names, and raises the other mark of that node.
+// This leads on by many arcs at a time, as pointer jumping does, along chains and around cycles.
 //
 //   strong_components_start    the first keys; every node remains
 //   strong_components_search   a cooperative launch: up to `rounds` rounds
@@ -42,8 +43,8 @@ struct Progress {
     u32 rounds;             // rounds so far
 };
 
-// A node that remains has two different marks at the end of a pass, and they name its piece in the next one. A node whose
-// component was found has the same node twice instead: the one that all nodes of the component name.
+// A node that remains has two different marks at the end of a pass, and they name its piece in the next one. A node
+// whose component was found has the same node twice instead: the one that all nodes of the component name.
 struct __align__(16) Node {
     u32 from, to;             // the highest key among the nodes that lead here, and that this one leads to
     u32 piece_from, piece_to; // these marks at the end of the last pass

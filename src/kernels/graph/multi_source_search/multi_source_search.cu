@@ -2,7 +2,7 @@
 // each node has a bit for each source, so that reading an arc once serves all of them.
 //
 //   multi_source_search_start          the sources are the first level
-//   multi_source_search_levels_W       a cooperative launch: up to `levels` levels, with W words of 32 sources for each node
+//   multi_source_search_levels_W       a cooperative launch: up to `levels` levels, with W words of 32 sources a node
 //   multi_source_search_sum_by_source  the sums of distances from each source that another search has found, and those
 //   multi_source_search_sum_by_node    by node: distance u32[sources * n], row by row, UNREACHED where there is none
 //
@@ -12,8 +12,9 @@
 //
 // Graph: CSR of the predecessors, row offsets u32[n + 1], columns u32[arcs], every column below n. W is 1, 4 or 32, and
 // n * W is below 2^32. `visit` is u32[2 * n * W], `seen` u32[n * W], `active` u32[3 * ceil(n / 32)], `live` u32[3 * W].
-// `sums` is u64[3 * sources], or u64[3 * n] to sum by node: how many distances there are but 0, their sum, and the largest.
-// The host zeroes all of them but `visit`, and `progress`, before each search. Sums of integers are the same in any order.
+// `sums` is u64[3 * sources], or u64[3 * n] to sum by node: how many distances there are but 0, their sum, and the
+// largest. The host zeroes all of them but `visit`, and `progress`, before each search. Sums of integers are the same
+// in any order.
 //
 // Source: Then et al., "The More the Merrier: Efficient Multi-Source Graph Traversal", PVLDB 8(4), 2014; pulling as in
 // Beamer, Asanovic, Patterson, "Direction-Optimizing Breadth-First Search", SC 2012.
