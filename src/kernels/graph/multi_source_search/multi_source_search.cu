@@ -21,12 +21,9 @@
 
 #include "frontier.cuh"
 
-#ifndef GATHER_UNROLL
-#define GATHER_UNROLL 4
-#endif
-#ifndef BLOCKS_PER_MULTIPROCESSOR
-#define BLOCKS_PER_MULTIPROCESSOR 4
-#endif
+constexpr u32 UNROLLED_READS = 8; // words that a lane reads at once, to hide their latency
+constexpr u32 THREAD_ARCS = 16;   // arcs that one thread follows
+constexpr u32 THREAD_WORDS = 4;   // words that one thread follows them with
 
 // The progress of a search; src/kernels/graph/multi_source_search/cuda.rs has the same layout.
 struct Progress {
@@ -62,7 +59,7 @@ struct Search {
 // different arcs.
 template <u32 W> struct Level {
     static constexpr u32 GROUPS = 32 / W;
-    static constexpr u32 UNROLL = W < GATHER_UNROLL ? W : GATHER_UNROLL;
+    static constexpr u32 UNROLL = W < UNROLLED_READS ? W : UNROLLED_READS;
     static constexpr u32 ARCS = UNROLL * GROUPS; // arcs that a warp follows at once
 
     // What the warps of a block have found.
@@ -83,6 +80,7 @@ template <u32 W> struct Level {
     u32 distance;      // of the next level
     u32 next_live = 0; // the sources that this lane has found
     u32 pairs = 0;     // how often it has found one
+    u32 thread_live[W <= THREAD_WORDS ? W : 1] = {}; // the sources that this thread has found alone
 
     __device__ static u32 word() { return lane_id() % W; }
 
@@ -135,17 +133,62 @@ template <u32 W> struct Level {
         }
         if (search.by_node) {
             const u32 sources = warp_sum(lane_id() < W ? __popc(reached) : 0);
-            if (lane_id() == 0) {
-                u64* sums = &search.sums[3 * (u64)node];
-                sums[0] += sources;
-                sums[1] += (u64)sources * distance;
-                sums[2] = max(sums[2], (u64)distance);
-            }
+            if (lane_id() == 0) add_to_node(node, sources);
         } else if (lane_id() < W) {
-            for (u32 bits = reached; bits != 0; bits &= bits - 1) {
-                atomicAdd(&shared.counts[(__ffs(bits) - 1) * W + word()], 1);
-            }
+            count(word(), reached);
         }
+    }
+
+    // Adds the distances from some sources to the sum of a node. One thread calls it.
+    __device__ void add_to_node(u32 node, u32 sources) const {
+        u64* sums = &search.sums[3 * (u64)node];
+        sums[0] += sources;
+        sums[1] += (u64)sources * distance;
+        sums[2] = max(sums[2], (u64)distance);
+    }
+
+    // Counts a node for the sources of a word that reached it.
+    __device__ void count(u32 of_word, u32 reached) const {
+        for (u32 bits = reached; bits != 0; bits &= bits - 1) {
+            atomicAdd(&shared.counts[(__ffs(bits) - 1) * W + of_word], 1);
+        }
+    }
+
+    // Gathers and records the sources of a node with few arcs and words. One thread calls it.
+    __device__ void pull_alone(const WorkItem& work) {
+        u32 wanted[W], found[W], sources = 0;
+#pragma unroll
+        for (u32 i = 0; i < W; i++) {
+            wanted[i] = live[i] & ~search.seen[work.item * W + i];
+            found[i] = 0;
+        }
+        for (u32 k = 0; k < work.arcs; k++) {
+            const u32 from = search.column[work.first + k];
+            if ((active[from / 32] >> from % 32 & 1) == 0) continue;
+            u32 missing = 0;
+#pragma unroll
+            for (u32 i = 0; i < W; i++) {
+                found[i] |= visit[from * W + i];
+                missing |= wanted[i] & ~found[i];
+            }
+            if (missing == 0) break;
+        }
+#pragma unroll
+        for (u32 i = 0; i < W; i++) {
+            found[i] &= wanted[i];
+            sources += __popc(found[i]);
+        }
+        if (sources == 0) return;
+        atomicOr(&next_active[work.item / 32], 1u << work.item % 32);
+#pragma unroll
+        for (u32 i = 0; i < W; i++) {
+            next[work.item * W + i] = found[i];
+            search.seen[work.item * W + i] |= found[i];
+            thread_live[i] |= found[i];
+            if (!search.by_node) count(i, found[i]);
+        }
+        if (search.by_node) add_to_node(work.item, sources);
+        pairs += sources;
     }
 
     // Finds the next level. All blocks call it.
@@ -163,6 +206,12 @@ template <u32 W> struct Level {
                 if (!is_wanted) return work;
                 work.first = search.row[work.item];
                 work.arcs = search.row[work.item + 1] - work.first;
+                if constexpr (W <= THREAD_WORDS) {
+                    if (work.arcs <= THREAD_ARCS) {
+                        pull_alone(work);
+                        work.arcs = 0;
+                    }
+                }
                 return work;
             },
             [&](const WorkItem& work, bool whole_block) {
@@ -180,6 +229,12 @@ template <u32 W> struct Level {
                 record(work.item, seen, found & wanted);
             });
         if (next_live != 0) atomicOr(&shared.live[word()], next_live);
+        if constexpr (W <= THREAD_WORDS) {
+#pragma unroll
+            for (u32 i = 0; i < W; i++) {
+                if (thread_live[i] != 0) atomicOr(&shared.live[i], thread_live[i]);
+            }
+        }
         pairs = warp_sum(pairs);
         if (lane_id() == 0 && pairs != 0) atomicAdd(&shared.pairs, pairs);
         __syncthreads();
@@ -246,7 +301,7 @@ extern "C" __global__ void __launch_bounds__(256) multi_source_search_start(
 }
 
 #define MULTI_SOURCE_SEARCH_LEVELS(W)                                                                                  \
-    extern "C" __global__ void __launch_bounds__(256, BLOCKS_PER_MULTIPROCESSOR) multi_source_search_levels_##W(       \
+    extern "C" __global__ void __launch_bounds__(256, 4) multi_source_search_levels_##W(                               \
         u32 n, const u32* row, const u32* column, u32* visit, u32* seen, u32* active, u32* live, u64* sums,            \
         u32 by_node, Progress* progress, const volatile u32* cancel, u32 levels) {                                     \
         search_levels<W>({n, row, column, visit, seen, active, live, sums, by_node, progress, cancel}, levels);        \
