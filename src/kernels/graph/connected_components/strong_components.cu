@@ -10,15 +10,18 @@
 //
 // A mark names a node that leads here, or that this node leads to. What leads to a node leads to the nodes that it
 // leads to, so a node also takes the mark of the node that its own mark names, and raises the other mark of that node.
-// This leads on by many arcs at a time, as pointer jumping does, along chains and around cycles.
+// This leads on by many arcs at a time, as pointer jumping does, along chains and around cycles. Where both marks of a
+// node are the same for a while, the node that they name is in its component for good: it becomes the representative, and
+// the two have their marks in common from then on. So a large component takes few rounds, however deep it is.
 //
 //   strong_components_start    the first keys; every node remains
 //   strong_components_search   a cooperative launch: up to `rounds` rounds
 //   strong_components_lowest   the lowest node of each node's component
 //
 // Graph: CSR by out-arcs, row offsets u32[n + 1], columns u32[arcs], every column below n; n is at least 1. `nodes` is
-// uint4[n], `list` u32[2 * n], `lowest_of` u32[n]; they need not be cleared. The host zeroes `progress` and sets its
-// `remaining` by strong_components_start. Marks that are the same whatever the order of the threads make the result so.
+// uint4[n], `representative` and `lowest_of` u32[n], `list` u32[2 * n]; they need not be cleared. The host zeroes
+// `progress`, whose `remaining` strong_components_start sets. The marks at the end of a pass are the same whatever the
+// order of the threads, and so is the result.
 //
 // Source: Alabandi, Sands, Biros, Burtscher, "A GPU Algorithm for Detecting Strongly Connected Components", SC 2023.
 
@@ -70,6 +73,7 @@ struct Search {
     u32 n;
     const u32 *row, *column;
     Node* nodes;
+    u32* representative; // the highest key that is known of a node of the same component
     u32* list;      // the nodes that remain in this pass, and in the next one
     u32* lowest_of; // the lowest node of the component that a node names
     Progress* progress;
@@ -79,13 +83,26 @@ struct Search {
 
     __device__ u32* list_of(u32 pass) const { return list + (pass % 2 == 0 ? 0 : n); }
 
+    // Returns the key of the representative of a node. Those that it had before get the same one.
+    __device__ u32 representative_of(u32 node, const Node& marks, u32 pass) const {
+        const u32 old = representative[node];
+        u32 key = marks.from == marks.to ? max(old, marks.from) : old;
+        key = max(key, representative[node_of(key, pass)]);
+        if (key != old) {
+            atomicMax(&representative[node], key);
+            atomicMax(&representative[node_of(old, pass)], key);
+        }
+        return key;
+    }
+
     // Raises the marks over arcs from, from + stride, ... of a node. Returns whether any was raised.
     __device__ bool follow(const WorkItem& work, u32 pass, u32 from, u32 stride) const {
         const Node own = nodes[work.item];
         const u32 before = node_of(own.from, pass), after = node_of(own.to, pass);
-        const Node first = nodes[before], last = nodes[after];
-        const u32 mark = max(own.from, first.from);
-        u32 to = max(own.to, last.to);
+        const u32 member = node_of(representative_of(work.item, own, pass), pass);
+        const Node first = nodes[before], last = nodes[after], common = nodes[member];
+        const u32 mark = max(own.from, max(first.from, common.from));
+        u32 to = max(own.to, max(last.to, common.to));
         bool raised = false;
         auto raise = [&](u32 old_mark, u32 new_mark, u32* to_raise) {
             if (old_mark >= new_mark) return;
@@ -111,6 +128,8 @@ struct Search {
         raise(own.to, to, &nodes[work.item].to);
         raise(last.from, mark, &nodes[after].from);
         raise(first.to, to, &nodes[before].to);
+        raise(common.from, mark, &nodes[member].from);
+        raise(common.to, to, &nodes[member].to);
         return raised;
     }
 
@@ -158,6 +177,7 @@ struct Search {
             } else if (valid) {
                 const u32 key = key_of(node, pass + 1);
                 nodes[node] = Node{key, key, marks.from, marks.to};
+                representative[node] = key;
             }
             next.push(valid && !is_found, node);
         }
@@ -192,20 +212,21 @@ struct Search {
 
 // One thread a node.
 extern "C" __global__ void __launch_bounds__(256) strong_components_start(
-    u32 n, Node* nodes, u32* list, u32* lowest_of, Progress* progress) {
+    u32 n, Node* nodes, u32* representative, u32* list, u32* lowest_of, Progress* progress) {
     const u32 node = blockIdx.x * BLOCK + threadIdx.x;
     if (node == 0) progress->remaining = n;
     if (node >= n) return;
     const u32 key = key_of(node, 0);
     nodes[node] = Node{key, key, 0, 0};
+    representative[node] = key;
     list[node] = node;
     lowest_of[node] = n;
 }
 
 extern "C" __global__ void __launch_bounds__(256, 4) strong_components_search(
-    u32 n, const u32* row, const u32* column, Node* nodes, u32* list, u32* lowest_of, Progress* progress,
-    const volatile u32* cancel, u32 rounds) {
-    Search{n, row, column, nodes, list, lowest_of, progress, cancel}.search(rounds);
+    u32 n, const u32* row, const u32* column, Node* nodes, u32* representative, u32* list, u32* lowest_of,
+    Progress* progress, const volatile u32* cancel, u32 rounds) {
+    Search{n, row, column, nodes, representative, list, lowest_of, progress, cancel}.search(rounds);
 }
 
 // One thread a node.

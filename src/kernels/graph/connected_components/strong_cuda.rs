@@ -20,7 +20,7 @@ const NODE_WORDS: usize = 4;
 
 /// Returns the bytes that a run holds on the device: the graph, the nodes with their lists, the numbers and the sizes.
 pub(super) fn device_memory(nodes: u64, arcs: u64) -> u64 {
-    nodes.saturating_mul(45).saturating_add(arcs.saturating_mul(4)).saturating_add(1 << 12)
+    nodes.saturating_mul(49).saturating_add(arcs.saturating_mul(4)).saturating_add(1 << 12)
 }
 
 /// Finds the strong components.
@@ -35,6 +35,7 @@ pub(super) fn components(
     let row = cuda.input(graph.successors().row_offsets())?;
     let column = cuda.input(graph.successors().column_indices())?;
     let nodes = cuda.alloc::<u32>(NODE_WORDS * n)?;
+    let representative = cuda.alloc::<u32>(n)?;
     let list = cuda.alloc::<u32>(2 * n)?;
     let lowest_of = cuda.alloc::<u32>(n)?;
     let lowest = cuda.alloc::<u32>(n)?;
@@ -43,9 +44,20 @@ pub(super) fn components(
 
     let count = n as u32;
     let by_node = Launch::elements(n, u32::MAX);
-    let start: [&dyn Arg; 5] = [&count, &nodes, &list, &lowest_of, &progress];
+    let start: [&dyn Arg; 6] = [&count, &nodes, &representative, &list, &lowest_of, &progress];
     cuda.launch(&MODULE, "strong_components_start", by_node, &start)?;
-    let search: [&dyn Arg; 9] = [&count, &row, &column, &nodes, &list, &lowest_of, &progress, &cancel, &ROUNDS];
+    let search: [&dyn Arg; 10] = [
+        &count,
+        &row,
+        &column,
+        &nodes,
+        &representative,
+        &list,
+        &lowest_of,
+        &progress,
+        &cancel,
+        &ROUNDS,
+    ];
     let blocks = by_node.grid[0].min(BLOCKS_PER_MULTIPROCESSOR * cuda.device().multiprocessors);
     loop {
         cuda.launch(&MODULE, "strong_components_search", Launch::cooperative(blocks, 256), &search)?;
