@@ -11,8 +11,8 @@
 // A mark names a node that leads here, or that this node leads to. What leads to a node leads to the nodes that it
 // leads to, so a node also takes the mark of the node that its own mark names, and raises the other mark of that node.
 // This leads on by many arcs at a time, as pointer jumping does, along chains and around cycles. Where both marks of a
-// node are the same for a while, the node that they name is in its component for good: it becomes the representative, and
-// the two have their marks in common from then on. So a large component takes few rounds, however deep it is.
+// node are the same for a while, the node that they name is in its component for good: it becomes the representative,
+// and the two have their marks in common from then on. So a large component takes few rounds, however deep it is.
 //
 //   strong_components_start    the first keys; every node remains
 //   strong_components_search   a cooperative launch: up to `rounds` rounds
@@ -53,7 +53,8 @@ struct __align__(16) Node {
     u32 piece_from, piece_to; // these marks at the end of the last pass
 };
 
-// The key of a node in a pass, and its inverse: a bijection of 32-bit words (Wellons, "Hash Function Prospector", 2018).
+// The key of a node in a pass, and its inverse: a bijection of 32-bit words (Wellons, "Prospecting for Hash Functions",
+// 2018).
 static __device__ u32 pass_salt(u32 pass) { return pass * 0x9e3779b9u; }
 
 static __device__ u32 key_of(u32 node, u32 pass) {
