@@ -46,18 +46,8 @@ pub(super) fn components(
     let by_node = Launch::elements(n, u32::MAX);
     let start: [&dyn Arg; 6] = [&count, &nodes, &representative, &list, &lowest_of, &progress];
     cuda.launch(&MODULE, "strong_components_start", by_node, &start)?;
-    let search: [&dyn Arg; 10] = [
-        &count,
-        &row,
-        &column,
-        &nodes,
-        &representative,
-        &list,
-        &lowest_of,
-        &progress,
-        &cancel,
-        &ROUNDS,
-    ];
+    let search: [&dyn Arg; 10] =
+        [&count, &row, &column, &nodes, &representative, &list, &lowest_of, &progress, &cancel, &ROUNDS];
     let blocks = by_node.grid[0].min(BLOCKS_PER_MULTIPROCESSOR * cuda.device().multiprocessors);
     loop {
         cuda.launch(&MODULE, "strong_components_search", Launch::cooperative(blocks, 256), &search)?;
