@@ -22,8 +22,9 @@
 //! Strong components on the CPU: Tarjan, *Depth-first search and linear graph algorithms* (1972), without recursion, on one
 //! thread, in time linear in nodes and arcs. On CUDA: Alabandi, Sands, Biros and Burtscher, *A GPU algorithm for detecting
 //! strongly connected components* (2023), in passes of rounds over the arcs that remain. There are O(log nodes) passes in
-//! expectation, whatever the graph, and as many rounds in a pass as the longest shortest path has arcs at most, mostly far
-//! fewer.
+//! expectation, whatever the graph, and as many rounds in a pass as the longest shortest path has arcs at most. Most graphs
+//! take few: a road-like one of 2^20 nodes 105 rounds, 5 ms on an H200. Many long cycles in a row take the most: 10 485
+//! cycles of 100 nodes 3 218 rounds, 92 ms.
 //!
 //! # Errors
 //! An invalid graph; the error names the field.
