@@ -1,4 +1,4 @@
-//! Connected components, shortest paths and closeness on a stored graph of hubs and on one of long paths.
+//! Connected components, weak and strong, shortest paths and closeness on a stored graph of hubs and on one of long paths.
 //!
 //! `kron20` is a Graph500 Kronecker graph of 2^20 nodes with 32 draws a node; `road` is that of the bench `graphs`, with
 //! 2^20 nodes. `benches/peers/traversal_peers.py` runs other libraries on the same graphs.
@@ -41,6 +41,7 @@ fn measure(name: &'static str, edges: (u64, Vec<[u32; 2]>)) {
     let on_cpu = timed::<_, ConnectedComponentsOutput>("components, CPU", &mut cpu, id, &input);
     assert!(on_cuda == on_cpu);
     println!("    {} components", on_cuda.num_components);
+    strong_components(&graph, &mut cuda, &mut cpu);
 
     let id = "graph/shortest-path";
     for (count, predecessors) in [(1, false), (1, true), (64, false)] {
@@ -93,6 +94,30 @@ fn weighted(graph: &CsrGraph) -> CsrGraph {
     let weight = |index: u64| (index.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40) % 1_000 + 1;
     let weights: Vec<f32> = (0..edges.len() as u64).map(|index| weight(index) as f32).collect();
     CsrGraph::from_weighted_edges(graph.num_nodes(), &edges, &weights, Direction::Undirected).unwrap()
+}
+
+/// The strong components of the graph with each of its edges one way, and of a path one way with a third of its edges both
+/// ways: a long chain of small components.
+fn strong_components(graph: &Graph, cuda: &mut KernelService<CudaBackend>, cpu: &mut KernelService<CpuBackend>) {
+    let undirected = graph.input.graph().unwrap();
+    let nodes = undirected.num_nodes() as u32;
+    let arcs = (0..nodes).flat_map(|from| undirected.successors().row(from).iter().map(move |&to| [from, to]));
+    // As in the script of the peers.
+    let one_way = arcs.filter(|[from, to]| (from < to) == ((from + to) % 3 != 0)).collect();
+    // A permutation, as the factor is odd and the number of nodes is a power of 2.
+    let mixed = |node: u32| node.wrapping_mul(0x9e37_79b1) % nodes;
+    let mut chain: Vec<[u32; 2]> = (1..nodes).map(|node| [mixed(node - 1), mixed(node)]).collect();
+    chain.extend((1..nodes).step_by(3).map(|node| [mixed(node), mixed(node - 1)]));
+    for (of, edges) in [("one way", one_way), ("a chain", chain)] {
+        let directed = CsrGraph::from_edges(nodes as usize, &edges, Direction::Directed).unwrap();
+        let operand: Operand<CsrGraph> = cuda.registry().operands().put("directed", directed).unwrap();
+        let input = ConnectedComponentsInput { strong: true, ..ConnectedComponentsInput::from_operand(operand) };
+        let (id, input) = ("graph/connected-components", Payload::typed(input));
+        let on_cuda = timed::<_, ConnectedComponentsOutput>(&format!("strong, {of}, CUDA"), cuda, id, &input);
+        let on_cpu = timed::<_, ConnectedComponentsOutput>(&format!("strong, {of}, CPU"), cpu, id, &input);
+        assert!(on_cuda == on_cpu);
+        println!("    {} strong components", on_cuda.num_components);
+    }
 }
 
 /// Prints the median time of a request and of its kernels; returns the output.

@@ -43,12 +43,22 @@ def main():
         weights = ((index * numpy.uint64(0x9E3779B97F4A7C15)) >> numpy.uint64(40)) % numpy.uint64(1000) + numpy.uint64(1)
         weights = weights.astype(numpy.float64)
         weighted = networkit.GraphFromCoo((weights, (ends[:, 0].copy(), ends[:, 1].copy())), n=nodes, weighted=True)
+        # As in the bench: each edge one way.
+        low, high = edges.min(axis=1), edges.max(axis=1)
+        up = (low + high) % 3 != 0
+        one_way = numpy.stack([numpy.where(up, low, high), numpy.where(up, high, low)], axis=1)
+        directed = igraph.Graph(n=nodes, edges=one_way, directed=True)
+        ends = one_way.astype(numpy.uint64)
+        directed_kit = networkit.GraphFromCoo((ends[:, 0].copy(), ends[:, 1].copy()), n=nodes, directed=True)
+        strong_kit = networkit.components.StronglyConnectedComponents
         chosen = numpy.flatnonzero(numpy.bincount(edges.ravel()))[:64].tolist()
         print(f"{path.name}: {nodes} nodes, {len(edges)} edges")
         rows = {
             "components, igraph": lambda: graph.connected_components(mode="weak"),
             "components, networkit (parallel)": lambda: networkit.components.ParallelConnectedComponents(kit).run(),
             "components, networkit": lambda: networkit.components.ConnectedComponents(kit).run(),
+            "strong components, igraph": lambda: directed.connected_components(mode="strong"),
+            "strong components, networkit": lambda: strong_kit(directed_kit).run(),
             "distances, igraph": lambda: graph.distances(source=source),
             "by weights, igraph": lambda: graph.distances(source=source, weights=weights),
             "by weights, networkit": lambda: networkit.distance.Dijkstra(weighted, source, storePaths=False).run(),

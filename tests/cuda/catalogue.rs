@@ -11,7 +11,9 @@ use tower_kernels::kernels::compliance::names::{Entity, NameList, NameListDocume
 use tower_kernels::kernels::compliance::sanctions_screening::{SanctionsScreeningInput, SanctionsScreeningOutput};
 use tower_kernels::kernels::core::segmented_aggregate::{Aggregate, SegmentedAggregateInput, SegmentedAggregateOutput};
 use tower_kernels::kernels::graph::adamic_adar::AdamicAdarInput;
+use tower_kernels::kernels::graph::average_path_length::{AveragePathLengthInput, AveragePathLengthOutput};
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
+use tower_kernels::kernels::graph::closeness_centrality::{ClosenessInput, ClosenessOutput};
 use tower_kernels::kernels::graph::common_neighbors::CommonNeighborsInput;
 use tower_kernels::kernels::graph::connected_components::{ConnectedComponentsInput, ConnectedComponentsOutput};
 use tower_kernels::kernels::graph::cosine_similarity::CosineSimilarityInput;
@@ -64,8 +66,9 @@ crate::tests! {
     label_propagation_stops_at_the_deadline
     volatility_analysis_stops_when_its_request_is_cancelled
     a_service_over_this_machine_runs_on_cuda
-    strong_components_run_on_the_cpu
+    strong_components_are_the_same
     wide_and_deep_searches_agree
+    sums_of_distances_agree_in_wide_and_deep_graphs
     neural_networks_agree
     deep_networks_stop_at_the_deadline
     searches_stop_at_the_deadline
@@ -821,21 +824,36 @@ fn a_service_over_this_machine_runs_on_cuda() {
     assert_eq!(output, r#"{"y":[12.0,24.0]}"#);
 }
 
-fn strong_components_run_on_the_cpu() {
-    let bench = Bench::new(1);
-    tower_kernels::kernels::register_all(&bench.registry).unwrap();
-    let service = KernelService::new(Arc::clone(&bench.registry));
-    let input = ConnectedComponentsInput::from_edges(4, vec![[0, 1], [1, 0], [1, 2], [2, 3]]);
-    let input = ConnectedComponentsInput { directed: true, ..input };
-    for (strong, backend, components) in [(false, "CUDA", vec![0, 0, 0, 0]), (true, "CPU", vec![0, 0, 1, 2])] {
-        let input = Payload::typed(ConnectedComponentsInput { strong, ..input.clone() });
-        let run = call(service.clone(), "graph/connected-components", input.clone());
-        let response = bench.runtime.block_on(run).unwrap();
-        assert_eq!(response.execution.backend, backend);
-        assert_eq!(response.payload.downcast::<ConnectedComponentsOutput>().unwrap().components[..], components);
-        // A device alone says that it has no code for it.
-        let alone = bench.runtime.block_on(call(bench.service(), "graph/connected-components", input));
-        assert_eq!(strong, matches!(alone, Err(KernelError::UnsupportedBackend { backend: "CUDA", .. })));
+/// Graphs of one large strong component, of long chains and cycles, of a hub, and of small components.
+fn strong_components_are_the_same() {
+    let both = Both::new();
+    let nodes = 200_000_u32;
+    // A permutation of the nodes, so that neighbours have unlike numbers.
+    let mixed = |node: u32| (u64::from(node) * 77_777 % u64::from(nodes)) as u32;
+    let path: Vec<[u32; 2]> = (1..nodes).map(|node| [mixed(node - 1), mixed(node)]).collect();
+    let mut cycle = path.clone();
+    cycle.push([mixed(nodes - 1), mixed(0)]);
+    let mut pairs = path.clone();
+    pairs.extend((1..nodes).step_by(2).map(|node| [mixed(node), mixed(node - 1)]));
+    let mut star: Vec<[u32; 2]> = (1..nodes).map(|node| [0, node]).collect();
+    star.extend((1..nodes).step_by(3).map(|node| [node, 0]));
+    // Arcs to higher nodes alone, but for one from the middle to the start.
+    let mut forward = random_edges(nodes as usize, 600_000, 8);
+    forward.iter_mut().for_each(|edge| edge.sort_unstable());
+    forward.push([nodes / 2, 0]);
+    for (name, edges) in [
+        ("path", path),
+        ("cycle", cycle),
+        ("pairs", pairs),
+        ("star", star),
+        ("forward", forward),
+        ("sparse", random_edges(nodes as usize, 200_000, 5)),
+        ("random", random_edges(nodes as usize, 2_000_000, 6)),
+    ] {
+        let input = ConnectedComponentsInput::from_edges(nodes.into(), edges);
+        let input = Payload::typed(ConnectedComponentsInput { directed: true, strong: true, ..input });
+        let (cuda, cpu) = both.run::<ConnectedComponentsOutput>("graph/connected-components", &input);
+        assert!(cuda == cpu, "{name}: {} and {} components", cuda.num_components, cpu.num_components);
     }
 }
 
@@ -863,6 +881,38 @@ fn wide_and_deep_searches_agree() {
             let input = Payload::typed(ConnectedComponentsInput { directed, ..input });
             let (cuda, cpu) = both.run::<ConnectedComponentsOutput>("graph/connected-components", &input);
             assert!(cuda == cpu, "{name}, {directed}");
+        }
+    }
+}
+
+/// Graphs of few levels, of many, and of few with a long tail, with more sources than share a pass.
+fn sums_of_distances_agree_in_wide_and_deep_graphs() {
+    let both = Both::new();
+    let (side, nodes) = (250_u32, 62_500_u32);
+    let right = (0..nodes).filter(|node| node % side + 1 < side).map(|node| [node, node + 1]);
+    let grid: Vec<[u32; 2]> = right.chain((side..nodes).map(|node| [node - side, node])).collect();
+    let path: Vec<[u32; 2]> = (1..nodes).map(|node| [node - 1, node]).collect();
+    let mut tail = random_edges(60_000, 500_000, 7);
+    tail.extend((60_000..nodes).map(|node| [node - 1, node]));
+    for (name, edges, samples) in [
+        ("grid", grid, [20, 150, 1_100]),
+        ("path", path, [1, 40, 140]),
+        ("tail", tail, [10, 40, 140]),
+        ("random", random_edges(nodes as usize, 400_000, 5), [3, 60, 200]),
+    ] {
+        for (directed, samples) in [(false, samples[0]), (true, samples[1]), (false, samples[2])] {
+            let input = ClosenessInput::from_edges(nodes.into(), edges.clone());
+            let estimate = ClosenessInput { directed, samples: Some(samples), ..input.clone() };
+            let (cuda, cpu) = both.run::<ClosenessOutput>("graph/closeness-centrality", &Payload::typed(estimate));
+            assert!(cuda == cpu, "{name}, {samples} samples");
+            let some: Vec<u32> = (0..samples as u32).map(|index| index * 7919 % nodes).collect();
+            let some = ClosenessInput { directed, nodes: Some(some.into()), ..input };
+            let (cuda, cpu) = both.run::<ClosenessOutput>("graph/closeness-centrality", &Payload::typed(some));
+            assert!(cuda == cpu, "{name}, {samples} nodes");
+            let input = AveragePathLengthInput::from_edges(nodes.into(), edges.clone());
+            let input = Payload::typed(AveragePathLengthInput { directed, samples: Some(samples), ..input });
+            let (cuda, cpu) = both.run::<AveragePathLengthOutput>("graph/average-path-length", &input);
+            assert!(cuda == cpu, "{name}, {samples} sources: {cuda:?} and {cpu:?}");
         }
     }
 }

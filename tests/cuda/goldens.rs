@@ -27,7 +27,7 @@ crate::tests! {
     pagerank_is_that_of_networkx
     eigenvector_and_katz_centrality_are_those_of_networkx
     distances_of_histograms_are_those_of_scipy
-    weak_components_are_those_of_networkx
+    components_are_those_of_networkx
     communities_and_their_modularity_are_those_of_networkx
     distances_are_those_of_networkx
     closeness_path_lengths_and_metrics_are_those_of_networkx
@@ -232,16 +232,21 @@ fn eigenvector_and_katz_centrality_are_those_of_networkx() {
     }
 }
 
-fn weak_components_are_those_of_networkx() {
+fn components_are_those_of_networkx() {
     let goldens: Vec<Value> = serde_json::from_str(include_str!("../goldens/connected_components.json")).unwrap();
     assert!(goldens.len() >= 14);
     let bench = bench();
     for golden in &goldens {
         let input = json!({"num_nodes": golden["num_nodes"], "edges": golden["edges"], "directed": golden["directed"]});
-        let output = run(&bench, "graph/connected-components", &input);
-        assert_eq!(output["components"], golden["weak"], "{}", golden["name"]);
-        let sizes: f64 = numbers(&output["sizes"]).iter().sum();
-        assert_eq!(Some(sizes), golden["num_nodes"].as_f64(), "{}", golden["name"]);
+        let strong = if golden["strong"].is_null() { &golden["weak"] } else { &golden["strong"] };
+        for (is_strong, expected) in [(false, &golden["weak"]), (true, strong)] {
+            let mut input = input.clone();
+            input["strong"] = json!(is_strong);
+            let output = run(&bench, "graph/connected-components", &input);
+            assert_eq!(&output["components"], expected, "{}", golden["name"]);
+            let sizes: f64 = numbers(&output["sizes"]).iter().sum();
+            assert_eq!(Some(sizes), golden["num_nodes"].as_f64(), "{}", golden["name"]);
+        }
     }
 }
 

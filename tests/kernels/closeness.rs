@@ -190,6 +190,63 @@ fn passes_of_many_sources_are_those_of_few() {
     }
 }
 
+/// Adds the distances from a source to the count and the sum of the nodes that they are of.
+fn add_distances(source: u32, neighbours: &[Vec<u32>], sums: &mut [(u64, u64)]) {
+    let mut distances = vec![None; neighbours.len()];
+    distances[source as usize] = Some(0);
+    let mut found = std::collections::VecDeque::from([source]);
+    while let Some(node) = found.pop_front() {
+        let next = distances[node as usize].map(|distance: u64| distance + 1);
+        for &other in &neighbours[node as usize] {
+            if distances[other as usize].is_none() {
+                distances[other as usize] = next;
+                found.push_back(other);
+            }
+        }
+    }
+    for (sum, distance) in sums.iter_mut().zip(distances) {
+        if let Some(distance @ 1..) = distance {
+            *sum = (sum.0 + 1, sum.1 + distance);
+        }
+    }
+}
+
+/// In a grid each source is searched from by itself; in a graph of few levels with a long tail they stay together.
+#[test]
+fn searches_of_deep_graphs_and_of_long_tails_are_those_of_single_sources() {
+    let (side, nodes) = (60_u32, 3_600_u32);
+    let right = (0..nodes).filter(|node| node % side + 1 < side).map(|node| [node, node + 1]);
+    let grid: Vec<[u32; 2]> = right.chain((side..nodes).map(|node| [node - side, node])).collect();
+    let mut tail: Vec<[u32; 2]> = (0..3_000).flat_map(|node| [[node, node * 7 % 2_999], [node, node / 3]]).collect();
+    tail.extend((3_000..nodes).map(|node| [node - 1, node]));
+    for edges in [grid, tail] {
+        let mut neighbours = vec![Vec::new(); nodes as usize];
+        for &[from, to] in &edges {
+            neighbours[from as usize].push(to);
+            neighbours[to as usize].push(from);
+        }
+        for count in [1, 40, 700] {
+            let sources: Vec<u32> = (0..count).map(|index| index * 1_009 % nodes).collect();
+            let mut sums = vec![(0, 0); nodes as usize];
+            sources.iter().for_each(|&source| add_distances(source, &neighbours, &mut sums));
+            let input =
+                ClosenessInput { wf_improved: false, ..ClosenessInput::from_edges(nodes.into(), edges.clone()) };
+            let estimate = scores(&ClosenessInput { sources: Some(sources.clone().into()), ..input.clone() });
+            let expected =
+                sums.iter().map(|&(count, total)| if count == 0 { 0.0 } else { count as f64 / total as f64 });
+            assert_eq!(estimate, expected.collect::<Vec<_>>());
+            let mean = |source: &u32| {
+                let mut sums = vec![(0, 0); nodes as usize];
+                add_distances(*source, &neighbours, &mut sums);
+                let [count, total] = [sums.iter().map(|sum| sum.0).sum::<u64>(), sums.iter().map(|sum| sum.1).sum()];
+                count as f64 / total as f64
+            };
+            let expected: Vec<f64> = sources.iter().map(mean).collect();
+            assert_eq!(scores(&ClosenessInput { nodes: Some(sources.into()), ..input }), expected);
+        }
+    }
+}
+
 #[test]
 fn requests_on_one_graph_share_a_run() {
     let edges: Vec<[u32; 2]> = (1..500).flat_map(|node| [[node / 2, node], [node / 3, node]]).collect();

@@ -32,6 +32,8 @@
 pub mod adamic_adar;
 pub mod average_path_length;
 pub mod betweenness_centrality;
+#[cfg(feature = "cuda")]
+mod breadth_first_search;
 mod cancel_check;
 mod canonical;
 mod cases;

@@ -17,7 +17,7 @@
 constexpr u32 UNREACHED = 0xffffffffu; // as a distance
 constexpr u32 FRONTIER_THREAD_ARCS = 16; // arcs that one thread follows
 
-// The progress of a search; src/kernels/graph/shortest_path/cuda.rs has the same layout.
+// The progress of a search; src/kernels/graph/breadth_first_search/mod.rs has the same layout.
 struct Frontier {
     u64 tail;          // entries in the list
     u64 begin, end;    // the level: entries begin..end of the list
@@ -79,7 +79,7 @@ struct BreadthFirstSearch {
             frontier->level_arcs = frontier->next_arcs;
             frontier->next_arcs = 0;
             frontier->taken = 0;
-            frontier->depth++;
+            if (frontier->depth++ % LEVELS_PER_POLL == 0) cancel_signal().poll_cancel();
             frontier->stopped = *(volatile u32*)&frontier->cancelled;
         });
     }

@@ -14,7 +14,9 @@ constexpr u32 BLOCK = 256;       // threads of every launch
 constexpr u32 WARPS = BLOCK / 32;
 constexpr u32 WARP_ARCS = 1024;  // arcs that one warp takes
 constexpr u32 APPEND_BUFFER = 128;      // entries that a warp gathers before it appends them
-constexpr u32 POLL_INTERVAL = 16;   // chunks, of which one polls the cancel flag
+constexpr u32 POLLING_BLOCKS = 16;  // blocks, of which one polls the cancel flag
+constexpr u32 POLL_CYCLES = 1 << 20; // between two polls: half a millisecond
+constexpr u32 LEVELS_PER_POLL = 16; // levels of a launch of many, of which one polls the cancel flag
 constexpr u32 ALL_TAKEN = 1u << 31; // as a count of chunks taken: more than there are
 
 struct WorkItem {
@@ -36,17 +38,19 @@ struct LargeItems {
 static __device__ u32 lane_id() { return threadIdx.x % 32; }
 static __device__ u32 warp_id() { return threadIdx.x / 32; }
 
-// Distributes `total` pieces of work to the grid in chunks. `small(valid, piece)` is called by every
-// thread and returns the work that is too large for it (no arcs: none); `large(work, whole_block)` is
-// then called by one warp or by all. `taken`, zero at first, counts the chunks that blocks took
-// beyond their first; without it they take every gridDim-th. Once the request is cancelled the
-// remaining chunks are skipped, where they are counted.
+// Distributes `total` pieces of work to the grid in chunks. `small(valid, piece)` is called by every thread and returns
+// the work that is too large for it (no arcs: none); `large(work, whole_block)` is then called by one warp or by all.
+// `taken`, zero at first, counts the chunks that blocks took beyond their first; without it they take every gridDim-th.
+// Once the request is cancelled the remaining chunks are skipped, where they are counted. Launches that are shorter
+// than the time between two polls do not poll: who launches many levels in one polls between them.
 // Pieces that are `mostly_small` come in chunks that fill the threads of a block; others in chunks
 // down to one a warp.
 template <class Small, class Large>
-static __device__ void balance_load(u64 total, bool mostly_small, u32* taken, CancelSignal cancel_signal, Small small, Large large) {
+static __device__ void balance_load(
+    u64 total, bool mostly_small, u32* taken, CancelSignal cancel_signal, Small small, Large large) {
     __shared__ LargeItems large_items;
     const u64 even = (total + gridDim.x - 1) / gridDim.x;
+    u64 last_poll = clock64();
     const u32 chunk = (u32)min(max(even, (u64)(mostly_small ? BLOCK / 2 : WARPS)), (u64)BLOCK);
     for (u64 at = blockIdx.x; at * chunk < total;) {
         if (threadIdx.x == 0) large_items.for_warps = large_items.for_block = 0;
@@ -62,7 +66,10 @@ static __device__ void balance_load(u64 total, bool mostly_small, u32* taken, Ca
             at += gridDim.x;
         } else if (threadIdx.x == 0) {
             large_items.next_chunk = atomicAdd(taken, 1);
-            if (large_items.next_chunk % POLL_INTERVAL == 0 && cancel_signal.poll_cancel()) atomicMax(taken, ALL_TAKEN);
+            if (blockIdx.x % POLLING_BLOCKS == 0 && clock64() - last_poll > POLL_CYCLES) {
+                last_poll = clock64();
+                if (cancel_signal.poll_cancel()) atomicMax(taken, ALL_TAKEN);
+            }
         }
         __syncthreads();
         if (taken != nullptr) at = gridDim.x + (u64)large_items.next_chunk;

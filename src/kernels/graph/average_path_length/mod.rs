@@ -16,9 +16,8 @@
 //! graph is not connected, pairs without a path are left out. With `sources` or `samples`, they are those of the pairs
 //! that start there: an estimate of the mean, and a lower bound of the diameter.
 //!
-//! The searches are breadth-first and share the graph, 512 in a pass on the CPU and 1024 on CUDA
-//! ([Then et al., 2014](super)); a pass takes O(levels × (nodes + arcs)) time at most, and mostly that of few levels. The mean
-//! is a quotient of exact integers and the same on every backend.
+//! The searches are those of [`closeness_centrality`](super::closeness_centrality), which says what they take. The mean is a
+//! quotient of exact integers and the same on every backend.
 //!
 //! Requests on the same graph [share a run](crate::backends::batched), in which all sources are searched from together.
 //!
@@ -34,7 +33,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::fields::graph_input;
-use super::multi_source_search::{self, DistanceSum, SearchGraph, SumBy};
+use super::multi_source_search::{self, DistanceSum, SearchGraph, Searcher, SumBy};
 use super::sources::SourcesInput;
 #[cfg(feature = "cuda")]
 use crate::service::LaunchContext;
@@ -96,14 +95,17 @@ impl AveragePathLengthOutput {
     }
 }
 
-/// Returns the outputs of requests on one graph. `search` returns the sums of the distances from each source.
-fn outputs(
+/// Returns the outputs of requests on one graph, all of whose sources are searched from together.
+fn run_batch(
     inputs: &[&AveragePathLengthInput],
-    num_nodes: usize,
-    search: impl FnOnce(&[u32]) -> Result<Vec<DistanceSum>, KernelError>,
+    searcher: &mut impl Searcher,
 ) -> Result<Vec<AveragePathLengthOutput>, KernelError> {
+    let Some(first) = inputs.first() else { return Ok(Vec::new()) };
+    let graph = first.graph_input().load_in(searcher.context())?;
+    let num_nodes = graph.num_nodes();
     let sources: Vec<_> = inputs.iter().map(|input| input.sources_input().choose(num_nodes)).collect();
-    let sums = search(&sources.concat())?;
+    let search_graph = SearchGraph::along_edges(&graph, searcher.context())?;
+    let sums = searcher.search(search_graph, &sources.concat(), SumBy::Source)?;
     let mut rest = &sums[..];
     let output = |sources: &[u32]| {
         let (own, others) = rest.split_at(sources.len());
@@ -164,7 +166,7 @@ impl Kernel for AveragePathLength {
 
     #[cfg(feature = "cuda")]
     fn modules(&self) -> Vec<&'static crate::cuda::Module> {
-        vec![&multi_source_search::cuda::MODULE]
+        multi_source_search::cuda::modules()
     }
 
     #[cfg(feature = "cuda")]
@@ -190,12 +192,7 @@ impl Kernel for AveragePathLength {
         inputs: &[&AveragePathLengthInput],
         context: &RunContext<'_>,
     ) -> Result<Vec<AveragePathLengthOutput>, KernelError> {
-        let Some(first) = inputs.first() else { return Ok(Vec::new()) };
-        let graph = first.graph_input().load_in(context)?;
-        let search = SearchGraph::along_edges(&graph, context)?;
-        outputs(inputs, graph.num_nodes(), |sources| {
-            multi_source_search::search(search, sources, SumBy::Source, context)
-        })
+        run_batch(inputs, &mut { context })
     }
 
     #[cfg(feature = "cuda")]
@@ -204,11 +201,6 @@ impl Kernel for AveragePathLength {
         inputs: &[&AveragePathLengthInput],
         cuda: &mut LaunchContext<'_>,
     ) -> Result<Vec<AveragePathLengthOutput>, KernelError> {
-        let Some(first) = inputs.first() else { return Ok(Vec::new()) };
-        let graph = first.graph_input().load_in(cuda.context())?;
-        let search = SearchGraph::along_edges(&graph, cuda.context())?;
-        outputs(inputs, graph.num_nodes(), |sources| {
-            multi_source_search::cuda::search(search, sources, SumBy::Source, cuda)
-        })
+        run_batch(inputs, cuda)
     }
 }

@@ -93,7 +93,6 @@
 
 constexpr u32 THREAD_PAIRS = 16; // (arc, source) pairs that one thread sums over
 constexpr u32 THREAD_ARCS = 8;   // arcs that one thread discovers along
-constexpr u32 LEVELS_PER_POLL = 16; // levels of a launch of many, of which one polls the cancel flag
 constexpr double MAX_PATHS = 1.0715086071862673e301; // 2^1000: its reciprocal is a normal number
 
 // What the kernels of a batch know of its progress. The host reads it; zero it before each batch.
@@ -429,13 +428,7 @@ extern "C" __global__ void __launch_bounds__(256, 6) betweenness_accumulate(
     u32 n, u32 groups, const u32* out_row, const u32* out_column,
     double* cells, u64* stamps, double* dependency, const uint2* list, Control* control,
     const volatile u32* cancel, u64 begin, u64 end, u32 depth, u32 is_deepest) {
-    __shared__ u32 cancelled;
-    if (threadIdx.x == 0) {
-        cancelled = *(volatile u32*)&control->cancelled;
-        if (blockIdx.x % POLL_INTERVAL == POLL_INTERVAL - 1 && CancelSignal{cancel, &control->cancelled}.poll_cancel()) cancelled = 1;
-    }
-    __syncthreads();
-    if (cancelled != 0) return;
+    if (is_cancelled(CancelSignal{cancel, &control->cancelled})) return;
     Backward{n, groups, out_row, out_column, cells, stamps, dependency, list, control, cancel}
         .accumulate(begin, end, depth, is_deepest != 0);
 }

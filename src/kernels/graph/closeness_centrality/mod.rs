@@ -21,8 +21,10 @@
 //! error of a mean distance is about `diameter / sqrt(s)` at most.
 //!
 //! Freeman, *Centrality in social networks: conceptual clarification* (1979). The searches are breadth-first and share the
-//! graph, 512 in a pass on the CPU and 1024 on CUDA ([Then et al., 2014](super)); a pass takes O(levels × (nodes + arcs))
-//! time at most, and mostly that of few levels. Scores are quotients of exact integers and the same on every backend.
+//! graph, 512 in a pass on the CPU and 1024 on CUDA ([Then et al., 2014](super)), where it has few levels; a pass then takes
+//! the time of some visits of all nodes and arcs. In a deep graph, such as a road network, each search visits them by itself:
+//! as many threads as there are search at the same time on the CPU, and all sources at once on CUDA. Scores are quotients of
+//! exact integers and the same on every backend.
 //!
 //! Requests on the same graph [share a run](crate::backends::batched), in which all of `nodes` are searched from together.
 //!
@@ -39,7 +41,7 @@ use serde::Serialize;
 
 use super::csr::CsrGraph;
 use super::fields::graph_input;
-use super::multi_source_search::{self, DistanceSum, SearchGraph, SumBy};
+use super::multi_source_search::{self, DistanceSum, SearchGraph, Searcher, SumBy};
 use super::sources::{SourcesInput, check_distinct};
 #[cfg(feature = "cuda")]
 use crate::service::LaunchContext;
@@ -104,9 +106,11 @@ impl ClosenessInput {
     }
 
     /// Returns the output of an estimate.
-    fn estimate(&self, num_nodes: usize, search: &mut Searcher<'_>) -> Result<ClosenessOutput, KernelError> {
+    fn estimate(&self, graph: &CsrGraph, searcher: &mut impl Searcher) -> Result<ClosenessOutput, KernelError> {
+        let num_nodes = graph.num_nodes();
         let sources = self.sources_input().choose(num_nodes);
-        let sums = search(Towards::Others, &sources)?;
+        let search_graph = SearchGraph::along_edges(graph, searcher.context())?;
+        let sums = searcher.search(search_graph, &sources, SumBy::Node)?;
         let mut others = vec![sources.len(); num_nodes];
         sources.iter().for_each(|&source| others[source as usize] -= 1);
         let scores = sums.iter().zip(others).map(|(sum, others)| self.score(sum, others)).collect::<Vec<_>>();
@@ -114,33 +118,11 @@ impl ClosenessInput {
     }
 }
 
-/// Which way the searches of a run lead.
-#[derive(Debug, Clone, Copy)]
-enum Towards {
-    /// Against the edges, from the nodes that are scored, with a sum for each of them.
-    Scored,
-    /// Along the edges, from chosen nodes to those that are scored, with a sum for each of the latter.
-    Others,
-}
-
-impl Towards {
-    fn graph<'a>(self, graph: &'a CsrGraph, context: &RunContext<'_>) -> Result<(SearchGraph<'a>, SumBy), KernelError> {
-        match self {
-            Self::Scored => Ok((SearchGraph::against_edges(graph, context)?, SumBy::Source)),
-            Self::Others => Ok((SearchGraph::along_edges(graph, context)?, SumBy::Node)),
-        }
-    }
-}
-
-/// Searches from some nodes on one of the backends.
-type Searcher<'a> = dyn FnMut(Towards, &[u32]) -> Result<Vec<DistanceSum>, KernelError> + 'a;
-
-/// Returns the outputs of requests on one graph.
-fn outputs(
-    inputs: &[&ClosenessInput],
-    num_nodes: usize,
-    search: &mut Searcher<'_>,
-) -> Result<Vec<ClosenessOutput>, KernelError> {
+/// Returns the outputs of requests on one graph. The nodes that are scored exactly are searched from together.
+fn run_batch(inputs: &[&ClosenessInput], searcher: &mut impl Searcher) -> Result<Vec<ClosenessOutput>, KernelError> {
+    let Some(first) = inputs.first() else { return Ok(Vec::new()) };
+    let graph = first.graph_input().load_in(searcher.context())?;
+    let num_nodes = graph.num_nodes();
     let exact = || inputs.iter().filter(|input| !input.is_estimate());
     let is_all = exact().any(|input| input.nodes.is_none());
     let nodes: Vec<u32> = if is_all {
@@ -148,12 +130,18 @@ fn outputs(
     } else {
         exact().filter_map(|input| input.nodes.as_deref()).flatten().copied().collect()
     };
-    let sums = if nodes.is_empty() { Vec::new() } else { search(Towards::Scored, &nodes)? };
+    let sums = if nodes.is_empty() {
+        Vec::new()
+    } else {
+        // Distances are those to the nodes that are scored.
+        let search_graph = SearchGraph::against_edges(&graph, searcher.context())?;
+        searcher.search(search_graph, &nodes, SumBy::Source)?
+    };
     let mut first = 0;
     let mut output = |input: &ClosenessInput| {
         let score = |sum: &DistanceSum| input.score(sum, num_nodes - 1);
         let scores: Vec<f64> = match &input.nodes {
-            _ if input.is_estimate() => return input.estimate(num_nodes, search),
+            _ if input.is_estimate() => return input.estimate(&graph, searcher),
             None => sums.iter().map(score).collect(),
             Some(nodes) if is_all => nodes.iter().map(|&node| score(&sums[node as usize])).collect(),
             Some(nodes) => {
@@ -225,7 +213,7 @@ impl Kernel for ClosenessCentrality {
 
     #[cfg(feature = "cuda")]
     fn modules(&self) -> Vec<&'static crate::cuda::Module> {
-        vec![&multi_source_search::cuda::MODULE]
+        multi_source_search::cuda::modules()
     }
 
     #[cfg(feature = "cuda")]
@@ -247,12 +235,7 @@ impl Kernel for ClosenessCentrality {
         inputs: &[&ClosenessInput],
         context: &RunContext<'_>,
     ) -> Result<Vec<ClosenessOutput>, KernelError> {
-        let Some(first) = inputs.first() else { return Ok(Vec::new()) };
-        let graph = first.graph_input().load_in(context)?;
-        outputs(inputs, graph.num_nodes(), &mut |towards, nodes| {
-            let (graph, by) = towards.graph(&graph, context)?;
-            multi_source_search::search(graph, nodes, by, context)
-        })
+        run_batch(inputs, &mut { context })
     }
 
     #[cfg(feature = "cuda")]
@@ -261,11 +244,6 @@ impl Kernel for ClosenessCentrality {
         inputs: &[&ClosenessInput],
         cuda: &mut LaunchContext<'_>,
     ) -> Result<Vec<ClosenessOutput>, KernelError> {
-        let Some(first) = inputs.first() else { return Ok(Vec::new()) };
-        let graph = first.graph_input().load_in(cuda.context())?;
-        outputs(inputs, graph.num_nodes(), &mut |towards, nodes| {
-            let (graph, by) = towards.graph(&graph, cuda.context())?;
-            multi_source_search::cuda::search(graph, nodes, by, cuda)
-        })
+        run_batch(inputs, cuda)
     }
 }

@@ -30,7 +30,6 @@
 constexpr u32 SAMPLED_ARCS = 2;   // arcs of each node that are joined before the largest component is guessed
 constexpr u32 SAMPLED_NODES = 1024;
 constexpr u32 THREAD_ARCS = 16;   // arcs that one thread joins
-constexpr u32 BLOCKS_PER_POLL = 256;
 
 struct Control {
     u32 cancelled; // 1: the request is cancelled
@@ -67,17 +66,6 @@ static __device__ void join(u32* parent, u32 a, u32 b) {
     }
 }
 
-// Whether the block is to do nothing, as the request is cancelled. Some blocks poll the flag.
-static __device__ bool block_is_cancelled(Control* control, const volatile u32* cancel) {
-    bool cancelled = false;
-    if (threadIdx.x == 0) {
-        cancelled = *(volatile u32*)&control->cancelled != 0;
-        if (blockIdx.x % BLOCKS_PER_POLL == BLOCKS_PER_POLL - 1)
-            cancelled |= CancelSignal{cancel, &control->cancelled}.poll_cancel();
-    }
-    return __syncthreads_or(cancelled);
-}
-
 extern "C" __global__ void __launch_bounds__(256) components_start(
     u32 n, const u32* row, const u32* column, u32* parent) {
     const u32 node = node_of_thread();
@@ -88,7 +76,7 @@ extern "C" __global__ void __launch_bounds__(256) components_start(
 
 extern "C" __global__ void __launch_bounds__(256) components_join_sampled(
     u32 n, const u32* row, const u32* column, u32* parent, Control* control, const volatile u32* cancel) {
-    if (block_is_cancelled(control, cancel)) return;
+    if (is_cancelled(CancelSignal{cancel, &control->cancelled})) return;
     const u32 node = node_of_thread();
     if (node >= n) return;
     const u32 first = row[node], end = min(row[node + 1], first + SAMPLED_ARCS);
@@ -101,7 +89,7 @@ extern "C" __global__ void __launch_bounds__(256) components_join_sampled(
 
 extern "C" __global__ void __launch_bounds__(256) components_compress(
     u32 n, u32* parent, Control* control, const volatile u32* cancel) {
-    if (block_is_cancelled(control, cancel)) return;
+    if (is_cancelled(CancelSignal{cancel, &control->cancelled})) return;
     const u32 node = node_of_thread();
     if (node >= n) return;
     const u32 root = find_root(parent, node);

@@ -17,10 +17,14 @@
 //! Weak components: Sutton, Ben-Nun and Barak, *Optimizing parallel graph connectivity computation via subgraph sampling*
 //! (2018), in parallel on the CPU and on CUDA, with the pointer jumping of Jaiganesh and Burtscher, *A high-performance
 //! connected components implementation for GPUs* (2018). The time is about linear in nodes and arcs; most arcs of an
-//! undirected graph with a large component are never read. Strong components: Tarjan, *Depth-first search and linear graph
-//! algorithms* (1972), without recursion, in time linear in nodes and arcs. It has no parallel form and runs on one thread of
-//! the CPU: [`Local`](crate::backends::Local) moves such a request there, as its `execution` shows, and
-//! [`CudaBackend`](crate::backends::cuda::CudaBackend) by itself rejects it.
+//! undirected graph with a large component are never read.
+//!
+//! Strong components on the CPU: Tarjan, *Depth-first search and linear graph algorithms* (1972), without recursion, on one
+//! thread, in time linear in nodes and arcs. On CUDA: Alabandi, Sands, Biros and Burtscher, *A GPU algorithm for detecting
+//! strongly connected components* (2023), in passes of rounds over the arcs that remain. There are O(log nodes) passes in
+//! expectation, whatever the graph, and as many rounds in a pass as the longest shortest path has arcs at most. Most graphs
+//! take few: a road-like one of 2^20 nodes 105 rounds, 5 ms on an H200. Many long cycles in a row take the most: 10 485
+//! cycles of 100 nodes 3 218 rounds, 92 ms.
 //!
 //! # Errors
 //! An invalid graph; the error names the field.
@@ -30,6 +34,8 @@ mod cases;
 pub(super) mod cuda;
 pub(super) mod numbering;
 mod strong;
+#[cfg(feature = "cuda")]
+mod strong_cuda;
 pub(super) mod weak;
 
 use std::sync::Arc;
@@ -80,8 +86,7 @@ impl Kernel for ConnectedComponents {
     type Output = ConnectedComponentsOutput;
 
     fn info(&self) -> KernelInfo {
-        let description = "Connected components of a graph, weak or strong, with their sizes. Strong components are found \
-                           on the CPU.";
+        let description = "Connected components of a graph, weak or strong, with their sizes.";
         KernelInfo::new("graph/connected-components", "1.0.0", description).cuda().pure()
     }
 
@@ -93,7 +98,7 @@ impl Kernel for ConnectedComponents {
         let graph = input.graph_input();
         let (nodes, arcs) = graph.claimed_size();
         let weak = cost(nodes, arcs);
-        let device_memory = if input.is_strong() { 0 } else { weak.device_memory };
+        let device_memory = if input.is_strong() { strong_device_memory(nodes, arcs) } else { weak.device_memory };
         Cost { bytes: graph.load_bytes().saturating_add(weak.bytes), device_memory, ..weak }
     }
 
@@ -126,7 +131,7 @@ impl Kernel for ConnectedComponents {
 
     #[cfg(feature = "cuda")]
     fn modules(&self) -> Vec<&'static crate::cuda::Module> {
-        vec![&cuda::MODULE]
+        vec![&cuda::MODULE, &strong_cuda::MODULE]
     }
 
     #[cfg(feature = "cuda")]
@@ -135,11 +140,8 @@ impl Kernel for ConnectedComponents {
         input: &ConnectedComponentsInput,
         cuda: &mut LaunchContext<'_>,
     ) -> Result<ConnectedComponentsOutput, KernelError> {
-        if input.is_strong() {
-            return Err(KernelError::UnsupportedBackend { id: self.info().id, backend: "CUDA" });
-        }
         let graph = input.graph_input().load_in(cuda.context())?;
-        cuda::components(&graph, cuda)
+        if input.is_strong() { strong_cuda::components(&graph, cuda) } else { cuda::components(&graph, cuda) }
     }
 }
 
@@ -170,7 +172,17 @@ fn device_memory(nodes: u64, arcs: u64) -> u64 {
     cuda::device_memory(nodes, arcs)
 }
 
+#[cfg(feature = "cuda")]
+fn strong_device_memory(nodes: u64, arcs: u64) -> u64 {
+    strong_cuda::device_memory(nodes, arcs)
+}
+
 #[cfg(not(feature = "cuda"))]
 fn device_memory(_: u64, _: u64) -> u64 {
+    0
+}
+
+#[cfg(not(feature = "cuda"))]
+fn strong_device_memory(_: u64, _: u64) -> u64 {
     0
 }

@@ -204,7 +204,9 @@ impl Kernel for FullMetrics {
 
     #[cfg(feature = "cuda")]
     fn modules(&self) -> Vec<&'static crate::cuda::Module> {
-        vec![&triangles::cuda::MODULE, &connected_components::cuda::MODULE, &multi_source_search::cuda::MODULE]
+        let mut modules = multi_source_search::cuda::modules();
+        modules.extend([&triangles::cuda::MODULE, &connected_components::cuda::MODULE]);
+        modules
     }
 
     #[cfg(feature = "cuda")]

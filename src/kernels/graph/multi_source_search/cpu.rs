@@ -1,4 +1,4 @@
-//! The search on the CPU, 64 or 512 sources in a pass.
+//! The search on the CPU, 64 or 512 sources in a pass, or in deep graphs one source after the other.
 //!
 //! A level either pushes from its nodes or, where it has a large part of the arcs, pulls into the nodes that some source
 //! has not reached, in parallel. Sources whose search has ended are not waited for.
@@ -6,7 +6,7 @@
 use rayon::prelude::*;
 
 use super::bit_counts::{BitCounts, Words, count, difference, insert, is_any};
-use super::{DistanceSum, SearchGraph, SumBy};
+use super::{DEEP_LEVELS, DistanceSum, SearchGraph, SumBy, is_deep, single_source};
 use crate::kernels::graph::cancel_check::CancelCheck;
 use crate::service::{Footprint, KernelError, RunContext};
 
@@ -31,10 +31,12 @@ fn has_many_words(nodes: u64, sources: u64) -> bool {
 }
 
 /// Returns the memory of [`search`], without the graph and the sums.
-pub(super) fn workspace(nodes: u64, sources: u64) -> u64 {
+pub(super) fn workspace(nodes: u64, sources: u64, by: SumBy) -> u64 {
     let words = if has_many_words(nodes, sources) { MANY_WORDS as u64 } else { 1 };
     // Three words, and the nodes of three levels.
-    Footprint::of_array::<[u64; 3]>(nodes.saturating_mul(words)).saturating_add(Footprint::of_array::<[u32; 4]>(nodes))
+    let words = Footprint::of_array::<[u64; 3]>(nodes.saturating_mul(words));
+    let pass = words.saturating_add(Footprint::of_array::<[u32; 4]>(nodes));
+    pass.max(single_source::workspace(nodes, sources, by))
 }
 
 /// Returns the sums of the distances from `sources`, for each of them or for each node.
@@ -47,10 +49,15 @@ pub(in crate::kernels::graph) fn search(
     by: SumBy,
     context: &RunContext<'_>,
 ) -> Result<Vec<DistanceSum>, KernelError> {
-    if has_many_words(graph.num_nodes() as u64, sources.len() as u64) {
-        Search::<MANY_WORDS>::new(graph, by, context).run(sources)
+    context.set_steps(sources.len() as u64);
+    let sums = if has_many_words(graph.num_nodes() as u64, sources.len() as u64) {
+        Search::<MANY_WORDS>::new(graph, by, context).run(sources)?
     } else {
-        Search::<1>::new(graph, by, context).run(sources)
+        Search::<1>::new(graph, by, context).run(sources)?
+    };
+    match sums {
+        Some(sums) => Ok(sums),
+        None => single_source::search(graph, sources, by, context),
     }
 }
 
@@ -79,11 +86,13 @@ struct Found<const W: usize> {
     live: Words<W>,
     /// How many of them each source reached; empty if the sums are those of nodes.
     counts: BitCounts<W>,
+    /// The sum of these counts; 0 if the sums are those of sources.
+    pairs: u64,
 }
 
 impl<const W: usize> Default for Found<W> {
     fn default() -> Self {
-        Self { nodes: Vec::new(), num_arcs: 0, live: [0; W], counts: BitCounts::default() }
+        Self { nodes: Vec::new(), num_arcs: 0, live: [0; W], counts: BitCounts::default(), pairs: 0 }
     }
 }
 
@@ -92,7 +101,11 @@ impl<const W: usize> Found<W> {
     fn record(&mut self, node: u32, sources: &Words<W>, distance: u64, by_node: Option<&mut DistanceSum>) {
         insert(&mut self.live, sources);
         match by_node {
-            Some(sum) => sum.add(count(sources), distance),
+            Some(sum) => {
+                let pairs = count(sources);
+                sum.add(pairs, distance);
+                self.pairs += pairs;
+            }
             None => self.counts.add(sources),
         }
         self.nodes.push(node);
@@ -110,21 +123,25 @@ impl<'a, const W: usize> Search<'a, W> {
         Self { graph, context, seen: words(), present: words(), next: words(), stale: Vec::new(), by_node }
     }
 
-    fn run(mut self, sources: &[u32]) -> Result<Vec<DistanceSum>, KernelError> {
-        self.context.set_steps(sources.len() as u64);
+    /// Returns the sums, or `None` if the first pass finds that the graph is deep.
+    fn run(mut self, sources: &[u32]) -> Result<Option<Vec<DistanceSum>>, KernelError> {
         let mut by_source = vec![DistanceSum::default(); if self.by_node.is_none() { sources.len() } else { 0 }];
         let mut sums = by_source.chunks_mut(Self::SOURCES);
-        for sources in sources.chunks(Self::SOURCES) {
-            self.pass(sources, sums.next().unwrap_or_default())?;
+        for (pass, sources) in sources.chunks(Self::SOURCES).enumerate() {
+            if !self.pass(sources, sums.next().unwrap_or_default(), pass == 0)? {
+                return Ok(None);
+            }
             self.context.advance(sources.len() as u64);
         }
-        Ok(self.by_node.unwrap_or(by_source))
+        Ok(Some(self.by_node.unwrap_or(by_source)))
     }
 
-    /// Searches from up to [`SOURCES`](Self::SOURCES) sources.
-    fn pass(&mut self, sources: &[u32], sums: &mut [DistanceSum]) -> Result<(), KernelError> {
+    /// Searches from up to [`SOURCES`](Self::SOURCES) sources. Returns whether the search has ended; it does not if it
+    /// `may_stop` and the graph is deep.
+    fn pass(&mut self, sources: &[u32], sums: &mut [DistanceSum], may_stop: bool) -> Result<bool, KernelError> {
         let mut level = self.start(sources)?;
         let mut counts = vec![0; sums.len()];
+        let mut all_pairs = 0;
         for distance in 1.. {
             self.context.check()?;
             let found = if level.num_arcs * PULL_FACTOR > self.graph.num_arcs() {
@@ -133,11 +150,16 @@ impl<'a, const W: usize> Search<'a, W> {
                 self.push(&level, distance)?
             };
             if found.iter().all(|found| found.nodes.is_empty()) {
-                return Ok(());
+                return Ok(true);
             }
             counts.fill(0);
             found.iter().for_each(|found| found.counts.add_to(&mut counts));
             sums.iter_mut().zip(&counts).for_each(|(sum, &count)| sum.add(count, distance));
+            let pairs = counts.iter().sum::<u64>() + found.iter().map(|found| found.pairs).sum::<u64>();
+            all_pairs += pairs;
+            if may_stop && distance % DEEP_LEVELS == 0 && is_deep(distance, pairs, all_pairs) {
+                return Ok(false);
+            }
             std::mem::swap(&mut self.present, &mut self.next);
             self.stale = std::mem::take(&mut level.nodes);
             level = Found::default();
@@ -147,7 +169,7 @@ impl<'a, const W: usize> Search<'a, W> {
                 insert(&mut level.live, &part.live);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// Forgets the last pass, and returns the sources as the first level.

@@ -2,16 +2,20 @@
 //! distance by itself.
 //!
 //! Then et al., *The more the merrier: efficient multi-source graph traversal* (2014): a node has a bit for each source,
-//! so that reading an arc once serves all sources of a pass.
+//! so that reading an arc once serves all sources of a pass. In a deep graph, such as a road network, sources reach a node
+//! at different levels and share little; there each source has a search of its own.
 
 mod bit_counts;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub(super) mod cuda;
+mod single_source;
 
 pub(super) use self::cpu::search;
 use super::csr::{Adjacency, CsrGraph, Direction};
 use super::input::GraphInput;
+#[cfg(feature = "cuda")]
+use crate::service::LaunchContext;
 use crate::service::{Cost, Footprint, KernelError, RunContext};
 
 /// Some distances.
@@ -82,6 +86,49 @@ impl<'a> SearchGraph<'a> {
     }
 }
 
+/// A backend that runs searches: the context of a run on the CPU, or of one on CUDA.
+pub(super) trait Searcher {
+    /// Returns the context of the run.
+    fn context(&self) -> &RunContext<'_>;
+
+    /// Returns the sums of the distances from `sources`, for each of them or for each node.
+    ///
+    /// # Errors
+    /// Those of [`RunContext::check`] and of the launch context.
+    fn search(&mut self, graph: SearchGraph<'_>, sources: &[u32], by: SumBy) -> Result<Vec<DistanceSum>, KernelError>;
+}
+
+impl Searcher for &RunContext<'_> {
+    fn context(&self) -> &RunContext<'_> {
+        self
+    }
+
+    fn search(&mut self, graph: SearchGraph<'_>, sources: &[u32], by: SumBy) -> Result<Vec<DistanceSum>, KernelError> {
+        search(graph, sources, by, self)
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl Searcher for LaunchContext<'_> {
+    fn context(&self) -> &RunContext<'_> {
+        self.context()
+    }
+
+    fn search(&mut self, graph: SearchGraph<'_>, sources: &[u32], by: SumBy) -> Result<Vec<DistanceSum>, KernelError> {
+        cuda::search(graph, sources, by, self)
+    }
+}
+
+/// Levels after which a search checks whether the graph is deep, and again after as many.
+const DEEP_LEVELS: u64 = 32;
+
+/// Returns whether the levels of a search are not about to end: whether the last one, at this distance, has found at least
+/// half as many pairs of a source and a node as those so far have on average. In a graph of few levels that has long tails,
+/// the last levels are narrow.
+fn is_deep(distance: u64, pairs: u64, all_pairs: u64) -> bool {
+    2 * distance * pairs >= all_pairs
+}
+
 /// Returns the cost of a search from this many sources, with the graph.
 pub(super) fn cost(graph: &GraphInput<'_>, sources: u64, by: SumBy) -> Cost {
     let (nodes, arcs) = graph.claimed_size();
@@ -110,7 +157,7 @@ pub(super) fn scratch(graph: &GraphInput<'_>, sources: u64, by: SumBy) -> u64 {
         .load_memory()
         .saturating_add(predecessors)
         .saturating_add(Footprint::of_array::<DistanceSum>(sums))
-        .saturating_add(cpu::workspace(nodes, sources))
+        .saturating_add(cpu::workspace(nodes, sources, by))
 }
 
 #[cfg(feature = "cuda")]

@@ -1,8 +1,10 @@
 // The distances from many sources of an unweighted graph, summed by source or by node: a breadth-first search in which
 // each node has a bit for each source, so that reading an arc once serves all of them.
 //
-//   multi_source_search_start      the sources are the first level
-//   multi_source_search_levels_W   a cooperative launch: up to `levels` levels, with W words of 32 sources for each node
+//   multi_source_search_start          the sources are the first level
+//   multi_source_search_levels_W       a cooperative launch: up to `levels` levels, with W words of 32 sources a node
+//   multi_source_search_sum_by_source  the sums of distances from each source that another search has found, and those
+//   multi_source_search_sum_by_node    by node: distance u32[sources * n], row by row, UNREACHED where there is none
 //
 // A level is pulled: each node that some source has not reached combines the words of its predecessors, and stops when it
 // has all that it can get. `active` has a bit for each node of the present level, so that the words of other nodes are
@@ -10,23 +12,24 @@
 //
 // Graph: CSR of the predecessors, row offsets u32[n + 1], columns u32[arcs], every column below n. W is 1, 4 or 32, and
 // n * W is below 2^32. `visit` is u32[2 * n * W], `seen` u32[n * W], `active` u32[3 * ceil(n / 32)], `live` u32[3 * W].
-// `sums` is u64[3 * sources], or u64[3 * n] to sum by node: how many distances there are, their sum, and the largest.
-// The host zeroes all of them but `visit`, and `progress`, before each search. Sums of integers are the same in any order.
+// `sums` is u64[3 * sources], or u64[3 * n] to sum by node: how many distances there are but 0, their sum, and the
+// largest. The host zeroes all of them but `visit`, and `progress`, before each search. Sums of integers are the same
+// in any order.
 //
 // Source: Then et al., "The More the Merrier: Efficient Multi-Source Graph Traversal", PVLDB 8(4), 2014; pulling as in
 // Beamer, Asanovic, Patterson, "Direction-Optimizing Breadth-First Search", SC 2012.
 
-#include "load_balance.cuh"
+#include "frontier.cuh"
 
-#ifndef GATHER_UNROLL
-#define GATHER_UNROLL 4
-#endif
-#ifndef BLOCKS_PER_MULTIPROCESSOR
-#define BLOCKS_PER_MULTIPROCESSOR 4
-#endif
+constexpr u32 UNROLLED_READS = 8; // words that a lane reads at once, to hide their latency
+constexpr u32 THREAD_ARCS = 16;   // arcs that one thread follows
+constexpr u32 THREAD_WORDS = 4;   // words that one thread follows them with
 
 // The progress of a search; src/kernels/graph/multi_source_search/cuda.rs has the same layout.
 struct Progress {
+    u64 all_pairs;          // pairs of a source and a node that it reached, at all levels but the first
+    u64 level_pairs;        // those of the last level
+    u64 next_pairs;         // those of the level being found
     u32 finished;           // 1: the last level found no node
     u32 depth;              // levels that were searched
     u32 taken;              // chunks that blocks took beyond their first
@@ -35,6 +38,12 @@ struct Progress {
     u32 cancelled;          // 1: the request is cancelled, and nothing here has a meaning any more
     u32 stopped;            // 1: it was cancelled before the last barrier, so that all blocks end at the same level
 };
+
+template <class T> static __device__ T warp_sum(T value) {
+#pragma unroll
+    for (u32 delta = 16; delta > 0; delta /= 2) value += __shfl_down_sync(ALL, value, delta);
+    return value;
+}
 
 struct Search {
     u32 n;
@@ -50,13 +59,14 @@ struct Search {
 // different arcs.
 template <u32 W> struct Level {
     static constexpr u32 GROUPS = 32 / W;
-    static constexpr u32 UNROLL = W < GATHER_UNROLL ? W : GATHER_UNROLL;
+    static constexpr u32 UNROLL = W < UNROLLED_READS ? W : UNROLLED_READS;
     static constexpr u32 ARCS = UNROLL * GROUPS; // arcs that a warp follows at once
 
     // What the warps of a block have found.
     struct Shared {
         u32 counts[32 * W]; // the nodes of each source: bit b of word w at b * W + w
         u32 live[W];        // the sources that reached any node
+        u32 pairs;          // how often any of them reached one
         u32 words[W];       // what is found for a node that the whole block works on
     };
 
@@ -69,6 +79,8 @@ template <u32 W> struct Level {
     const u32* live;
     u32 distance;      // of the next level
     u32 next_live = 0; // the sources that this lane has found
+    u32 pairs = 0;     // how often it has found one
+    u32 thread_live[W <= THREAD_WORDS ? W : 1] = {}; // the sources that this thread has found alone
 
     __device__ static u32 word() { return lane_id() % W; }
 
@@ -117,28 +129,73 @@ template <u32 W> struct Level {
             next[node * W + word()] = reached;
             if (reached != 0) search.seen[node * W + word()] = seen | reached;
             next_live |= reached;
+            pairs += __popc(reached);
         }
         if (search.by_node) {
-            u32 sources = lane_id() < W ? __popc(reached) : 0;
-#pragma unroll
-            for (u32 delta = 16; delta > 0; delta /= 2) sources += __shfl_down_sync(ALL, sources, delta);
-            if (lane_id() == 0) {
-                u64* sums = &search.sums[3 * (u64)node];
-                sums[0] += sources;
-                sums[1] += (u64)sources * distance;
-                sums[2] = distance;
-            }
+            const u32 sources = warp_sum(lane_id() < W ? __popc(reached) : 0);
+            if (lane_id() == 0) add_to_node(node, sources);
         } else if (lane_id() < W) {
-            for (u32 bits = reached; bits != 0; bits &= bits - 1) {
-                atomicAdd(&shared.counts[(__ffs(bits) - 1) * W + word()], 1);
-            }
+            count(word(), reached);
         }
+    }
+
+    // Adds the distances from some sources to the sum of a node. One thread calls it.
+    __device__ void add_to_node(u32 node, u32 sources) const {
+        u64* sums = &search.sums[3 * (u64)node];
+        sums[0] += sources;
+        sums[1] += (u64)sources * distance;
+        sums[2] = max(sums[2], (u64)distance);
+    }
+
+    // Counts a node for the sources of a word that reached it.
+    __device__ void count(u32 of_word, u32 reached) const {
+        for (u32 bits = reached; bits != 0; bits &= bits - 1) {
+            atomicAdd(&shared.counts[(__ffs(bits) - 1) * W + of_word], 1);
+        }
+    }
+
+    // Gathers and records the sources of a node with few arcs and words. One thread calls it.
+    __device__ void pull_alone(const WorkItem& work) {
+        u32 wanted[W], found[W], sources = 0;
+#pragma unroll
+        for (u32 i = 0; i < W; i++) {
+            wanted[i] = live[i] & ~search.seen[work.item * W + i];
+            found[i] = 0;
+        }
+        for (u32 k = 0; k < work.arcs; k++) {
+            const u32 from = search.column[work.first + k];
+            if ((active[from / 32] >> from % 32 & 1) == 0) continue;
+            u32 missing = 0;
+#pragma unroll
+            for (u32 i = 0; i < W; i++) {
+                found[i] |= visit[from * W + i];
+                missing |= wanted[i] & ~found[i];
+            }
+            if (missing == 0) break;
+        }
+#pragma unroll
+        for (u32 i = 0; i < W; i++) {
+            found[i] &= wanted[i];
+            sources += __popc(found[i]);
+        }
+        if (sources == 0) return;
+        atomicOr(&next_active[work.item / 32], 1u << work.item % 32);
+#pragma unroll
+        for (u32 i = 0; i < W; i++) {
+            next[work.item * W + i] = found[i];
+            search.seen[work.item * W + i] |= found[i];
+            thread_live[i] |= found[i];
+            if (!search.by_node) count(i, found[i]);
+        }
+        if (search.by_node) add_to_node(work.item, sources);
+        pairs += sources;
     }
 
     // Finds the next level. All blocks call it.
     __device__ void pull() {
         for (u32 i = threadIdx.x; i < 32 * W; i += BLOCK) shared.counts[i] = 0;
         if (threadIdx.x < W) shared.live[threadIdx.x] = 0;
+        if (threadIdx.x == 0) shared.pairs = 0;
         __syncthreads();
         balance_load(search.n, false, &search.progress->taken, CancelSignal{search.cancel, &search.progress->cancelled},
             [&](bool valid, u64 piece) {
@@ -149,6 +206,12 @@ template <u32 W> struct Level {
                 if (!is_wanted) return work;
                 work.first = search.row[work.item];
                 work.arcs = search.row[work.item + 1] - work.first;
+                if constexpr (W <= THREAD_WORDS) {
+                    if (work.arcs <= THREAD_ARCS) {
+                        pull_alone(work);
+                        work.arcs = 0;
+                    }
+                }
                 return work;
             },
             [&](const WorkItem& work, bool whole_block) {
@@ -166,12 +229,21 @@ template <u32 W> struct Level {
                 record(work.item, seen, found & wanted);
             });
         if (next_live != 0) atomicOr(&shared.live[word()], next_live);
+        if constexpr (W <= THREAD_WORDS) {
+#pragma unroll
+            for (u32 i = 0; i < W; i++) {
+                if (thread_live[i] != 0) atomicOr(&shared.live[i], thread_live[i]);
+            }
+        }
+        pairs = warp_sum(pairs);
+        if (lane_id() == 0 && pairs != 0) atomicAdd(&shared.pairs, pairs);
         __syncthreads();
     }
 
     // Adds what the block has found to the sums and the live sources.
     __device__ void flush(u32* to_live) const {
         if (threadIdx.x < W && shared.live[threadIdx.x] != 0) atomicOr(&to_live[threadIdx.x], shared.live[threadIdx.x]);
+        if (threadIdx.x == 0 && shared.pairs != 0) atomicAdd(&search.progress->next_pairs, (u64)shared.pairs);
         if (search.by_node) return;
         for (u32 i = threadIdx.x; i < 32 * W; i += BLOCK) {
             const u32 count = shared.counts[i];
@@ -204,6 +276,10 @@ template <u32 W> static __device__ void search_levels(const Search& search, u32 
             for (u32 at = 0; at < W; at++) any |= *(volatile u32*)&search.live[next * W + at];
             search.progress->finished = any == 0;
             search.progress->depth = depth + 1;
+            search.progress->level_pairs = search.progress->next_pairs;
+            search.progress->all_pairs += search.progress->next_pairs;
+            search.progress->next_pairs = 0;
+            if (depth % LEVELS_PER_POLL == 0) CancelSignal{search.cancel, &search.progress->cancelled}.poll_cancel();
             search.progress->taken = 0;
             search.progress->stopped = *(volatile u32*)&search.progress->cancelled;
         });
@@ -225,7 +301,7 @@ extern "C" __global__ void __launch_bounds__(256) multi_source_search_start(
 }
 
 #define MULTI_SOURCE_SEARCH_LEVELS(W)                                                                                  \
-    extern "C" __global__ void __launch_bounds__(256, BLOCKS_PER_MULTIPROCESSOR) multi_source_search_levels_##W(       \
+    extern "C" __global__ void __launch_bounds__(256, 4) multi_source_search_levels_##W(                               \
         u32 n, const u32* row, const u32* column, u32* visit, u32* seen, u32* active, u32* live, u64* sums,            \
         u32 by_node, Progress* progress, const volatile u32* cancel, u32 levels) {                                     \
         search_levels<W>({n, row, column, visit, seen, active, live, sums, by_node, progress, cancel}, levels);        \
@@ -233,3 +309,51 @@ extern "C" __global__ void __launch_bounds__(256) multi_source_search_start(
 MULTI_SOURCE_SEARCH_LEVELS(1)
 MULTI_SOURCE_SEARCH_LEVELS(4)
 MULTI_SOURCE_SEARCH_LEVELS(32)
+
+// Some distances, summed as DistanceSum of mod.rs is.
+struct DistanceSum {
+    u64 count = 0, total = 0, largest = 0;
+
+    __device__ void add(u32 distance) {
+        if (distance == UNREACHED || distance == 0) return;
+        count++;
+        total += distance;
+        largest = max(largest, (u64)distance);
+    }
+};
+
+// The grid's x is any, and its y any number of sources at once.
+extern "C" __global__ void __launch_bounds__(256) multi_source_search_sum_by_source(
+    u32 n, u32 num_sources, const u32* distance, u64* sums) {
+    __shared__ u64 of_block[3];
+    for (u32 source = blockIdx.y; source < num_sources; source += gridDim.y) {
+        if (threadIdx.x < 3) of_block[threadIdx.x] = 0;
+        __syncthreads();
+        DistanceSum sum;
+        const u32* of_source = distance + (u64)source * n;
+        for (u32 node = blockIdx.x * BLOCK + threadIdx.x; node < n; node += gridDim.x * BLOCK) sum.add(of_source[node]);
+        const u64 count = warp_sum(sum.count), total = warp_sum(sum.total);
+        if (lane_id() == 0 && count != 0) {
+            atomicAdd(&of_block[0], count);
+            atomicAdd(&of_block[1], total);
+        }
+        if (sum.largest > *(volatile u64*)&of_block[2]) atomicMax(&of_block[2], sum.largest);
+        __syncthreads();
+        if (threadIdx.x < 2 && of_block[0] != 0) atomicAdd(&sums[3 * source + threadIdx.x], of_block[threadIdx.x]);
+        if (threadIdx.x == 2) atomicMax(&sums[3 * source + 2], of_block[2]);
+        __syncthreads();
+    }
+}
+
+// One thread a node. Adds to the sums.
+extern "C" __global__ void __launch_bounds__(256) multi_source_search_sum_by_node(
+    u32 n, u32 num_sources, const u32* distance, u64* sums) {
+    const u32 node = blockIdx.x * BLOCK + threadIdx.x;
+    if (node >= n) return;
+    DistanceSum sum;
+    for (u32 source = 0; source < num_sources; source++) sum.add(distance[(u64)source * n + node]);
+    u64* of_node = &sums[3 * (u64)node];
+    of_node[0] += sum.count;
+    of_node[1] += sum.total;
+    of_node[2] = max(of_node[2], sum.largest);
+}

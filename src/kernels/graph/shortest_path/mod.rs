@@ -198,7 +198,7 @@ impl Kernel for ShortestPath {
 
     #[cfg(feature = "cuda")]
     fn modules(&self) -> Vec<&'static crate::cuda::Module> {
-        vec![&cuda::MODULE, &weighted_cuda::MODULE]
+        cuda::modules().into_iter().chain([&weighted_cuda::MODULE]).collect()
     }
 
     #[cfg(feature = "cuda")]

@@ -13,9 +13,11 @@
 #error "assign.cuh needs split.cuh before it"
 #endif
 
+#include "cancel.cuh"
+
 constexpr u32 ASSIGN_ROWS = 128;
 constexpr u32 COLUMNS = 128;
-// Chunks after which a block looks at the cancel flag: some 0.3 ms.
+// Chunks after which a block checks whether the request is cancelled: some 0.3 ms.
 constexpr u32 POLL_INTERVAL = 256;
 
 static __device__ u32 shared_address(const void* at) { return (u32)__cvta_generic_to_shared(at); }
@@ -95,7 +97,7 @@ struct Best {
 // where is_resident, and COLUMNS for each stage.
 template <u32 STAGES>
 static __device__ void assign(u32 count, u32 column_tiles, u32 chunks, bool is_resident, const uint4* points,
-    const uint4* centroids, const float* half_norms, u32* labels, u32* changed, const volatile u32* cancel) {
+    const uint4* centroids, const float* half_norms, u32* labels, u32* changed, CancelSignal cancel) {
     constexpr u32 ROWS = ASSIGN_ROWS, THREADS = ASSIGN_ROWS;
     constexpr u32 ROW_UNITS = ROWS * CHUNK_UNITS, COLUMN_UNITS = COLUMNS * CHUNK_UNITS;
     extern __shared__ uint4 shared[];
@@ -159,7 +161,7 @@ static __device__ void assign(u32 count, u32 column_tiles, u32 chunks, bool is_r
             wait_for_copies<STAGES - 2>();
             bool stops = false;
             if (step % POLL_INTERVAL == POLL_INTERVAL - 1) {
-                stops = __syncthreads_or(thread == 0 && *cancel != 0);
+                stops = is_cancelled(cancel);
             } else {
                 __syncthreads();
             }

@@ -114,9 +114,9 @@ extern "C" __global__ void __launch_bounds__(THREADS) kmeans_split_points(
 #define ASSIGN(STAGES)                                                                                                \
     extern "C" __global__ void __launch_bounds__(ASSIGN_ROWS, 2) kmeans_assign_##STAGES(u32 count, u32 column_tiles,   \
         u32 chunks, u32 is_resident, const uint4* points, const uint4* centroids, const float* half_norms,            \
-        u32* labels, u32* changed, const volatile u32* cancel) {                                                      \
+        u32* labels, u32* changed, const volatile u32* cancel, u32* cancelled) {                                      \
         assign<STAGES>(count, column_tiles, chunks, is_resident != 0, points, centroids, half_norms, labels, changed, \
-            cancel);                                                                                                  \
+            CancelSignal{cancel, cancelled});                                                                         \
     }
 
 // For devices on which two blocks with three stages fit into a multiprocessor, and for others.

@@ -4,6 +4,7 @@
 use super::points::Points;
 use super::{MODULE, THREADS};
 use crate::cuda::{Arg, DeviceBuffer, Launch};
+use crate::kernels::device::cancel::CancelSignal;
 use crate::service::{KernelError, LaunchContext};
 
 /// Features of a chunk of a split row, and bytes of a chunk, as in `split.cuh`.
@@ -32,6 +33,7 @@ pub(super) struct Assignment {
     points: DeviceBuffer<u32>,
     centroids: DeviceBuffer<u32>,
     half_norms: DeviceBuffer<f32>,
+    cancel: CancelSignal,
 }
 
 /// The entry that assigns points.
@@ -84,7 +86,8 @@ impl Assignment {
             cuda.launch(&MODULE, "kmeans_split_points", Launch::elements(some * chunks * CHUNK / 2, 1 << 16), &args)?;
         }
         let (centroids, half_norms) = (cuda.alloc(columns * words)?, cuda.alloc(columns)?);
-        Ok(Self { k, shape, chunks, scale, shift, points: split, centroids, half_norms })
+        let cancel = CancelSignal::new(cuda)?;
+        Ok(Self { k, shape, chunks, scale, shift, points: split, centroids, half_norms, cancel })
     }
 
     /// Writes the nearest centroid of each point to `labels`, and adds the number of those that change to `changed`.
@@ -102,13 +105,13 @@ impl Assignment {
         let multiplications = (ROWS * TILE * CHUNK).saturating_mul(tiles * self.chunks);
         let step = (MULTIPLICATIONS_PER_LAUNCH / multiplications).max(cuda.device().multiprocessors as usize);
         let (tiles, chunks, is_resident) = (tiles as u32, self.chunks as u32, u32::from(is_resident));
-        let cancel = cuda.cancel_flag();
+        let CancelSignal { flag, cancelled } = self.cancel;
         for first in (0..blocks).step_by(step) {
             let blocks = step.min(blocks - first);
             let some = first * ROWS..points.count.min((first + blocks) * ROWS);
             let (count, labels) = (some.len() as u32, labels.slice(some.clone()));
             let split = self.points.slice(some.start * words..);
-            let args: [&dyn Arg; 10] = [
+            let args: [&dyn Arg; 11] = [
                 &count,
                 &tiles,
                 &chunks,
@@ -118,7 +121,8 @@ impl Assignment {
                 &self.half_norms,
                 &labels,
                 changed,
-                &cancel,
+                &flag,
+                &cancelled,
             ];
             let shared = self.shape.shared(self.chunks) as u32;
             let launch = Launch { shared, ..Launch::new(blocks as u32, ROWS as u32) };
