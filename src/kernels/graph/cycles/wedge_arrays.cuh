@@ -5,7 +5,7 @@
 
 constexpr u32 ARRAY_THREADS = 1024;
 constexpr u32 UNITS_PER_WORD = 8;    // of 4 bits
-constexpr u32 AHEAD = 8;             // loads in flight
+constexpr u32 AHEAD = 16;            // loads in flight
 constexpr u32 ROUNDS_PER_CHECK = 64; // rounds of AHEAD loads of a warp, between two checks of the signal
 
 // The first numbers of nodes with counters of 8, 16 and 32 bits.

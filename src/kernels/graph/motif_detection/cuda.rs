@@ -9,8 +9,8 @@ use crate::service::{Buffer, KernelError, LaunchContext};
 
 pub(super) static MODULE: Module = Module::embedded(device_code!("graph/motif-detection"));
 
-/// Blocks that the registers of a multiprocessor have room for.
-const BLOCKS_PER_MULTIPROCESSOR: u32 = 5;
+/// Blocks of a multiprocessor, which its registers are allotted for.
+const BLOCKS_PER_MULTIPROCESSOR: u32 = 8;
 /// The most multiprocessors that the estimate of the memory counts with.
 const MAX_MULTIPROCESSORS: u64 = 256;
 /// The 32-bit words of `Control`, and where it has the most successors of a node and the cliques.
