@@ -596,8 +596,8 @@ fn similarities_are_the_same() {
         hubs.extend((0..len).map(|node| [hub, 7 + node]));
     }
     for (name, nodes, edges) in [
-        ("one edge", 2, vec![[0, 1]]),
-        ("no edges", 20, Vec::new()),
+        ("one-edge", 2, vec![[0, 1]]),
+        ("no-edges", 20, Vec::new()),
         ("star", 5_000, star),
         ("clique", 700, clique(700)),
         ("random", 30_000, random_edges(30_000, 600_000, 20)),
@@ -657,7 +657,7 @@ fn counting_cliques_stops_at_the_deadline() {
     for nodes in [250, 400, 900, 1_500] {
         let graph = CsrGraph::from_edges(nodes as usize, &clique(nodes), Direction::Undirected).unwrap();
         graph.oriented(&RunContext::detached()).unwrap();
-        let graph = both.cuda.registry.operands().put(&format!("clique of {nodes}"), graph).unwrap();
+        let graph = both.cuda.registry.operands().put(&format!("clique-{nodes}"), graph).unwrap();
         let input = KCliqueInput { k: 8, ..KCliqueInput::from_operand(graph) };
         stops_at_the_deadline(&both, "graph/k-clique", &Payload::typed(input));
     }

@@ -40,9 +40,9 @@ pub(super) fn device_memory(nodes: u64, edges: u64, graph_bytes: u64) -> u64 {
     graph_bytes.saturating_add(items).saturating_add(matrices)
 }
 
-/// Returns how many branches of a node a block takes: fewer where they take longer.
+/// Returns how many branches of a node a block takes: fewer where they take far longer than making the matrix.
 fn branches(k: u32) -> u32 {
-    if k <= 4 { 256 } else { 64 }
+    if k <= 4 { 1024 } else { 64 }
 }
 
 /// Returns the highest degree whose matrix fits into this much shared memory.

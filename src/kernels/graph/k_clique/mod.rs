@@ -2,7 +2,7 @@
 //!
 //! | field | type | |
 //! |---|---|---|
-//! | the graph | | as in [`GraphInput`](super::input::GraphInput) |
+//! | the graph | | as in [`GraphInput`](super::input) |
 //! | `k` | `u32`, default 3, from 3 to 8 | nodes of a clique |
 //! | `limit` | `u32`, default 0, at most 1048576 | how many cliques to list |
 //! | out: `count` | integer | cliques of `k` nodes in the graph |
@@ -13,7 +13,7 @@
 //! are listed depends on the graph alone. Self-loops and repeated edges change nothing, and edges of a directed graph
 //! count without direction.
 //!
-//! The algorithm extends cliques along the arcs of the [`OrientedGraph`](super::oriented::OrientedGraph), as in
+//! The algorithm extends cliques along the arcs of the [`OrientedGraph`](super::oriented), as in
 //! Danisch, Balalau and Sozio, *Listing k-cliques in sparse real-world graphs* (2018). For m edges, of which a node has
 //! at most d there, it takes O(m * d^(k - 2) / 64) time. On CUDA cliques are counted as in Almasri et al., *Parallel k-clique
 //! counting on GPUs* (2022), and listed on the CPU.
