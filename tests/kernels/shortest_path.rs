@@ -132,6 +132,28 @@ fn weighted_distances_are_those_of_networkx() {
     }
 }
 
+#[test]
+fn weights_that_are_not_finite_and_negative_ones_of_a_stored_graph_are_rejected() {
+    let with = |weight: f32| ShortestPathInput {
+        weights: Some(vec![1.0, weight].into()),
+        ..ShortestPathInput::from_edges(3, vec![[0, 1], [1, 2]])
+    };
+    for weight in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+        assert_eq!(ShortestPath.validate(&with(weight)).unwrap_err().field, "weights[1]", "{weight}");
+    }
+    assert_eq!(ShortestPath.validate(&with(-0.5)).unwrap_err().field, "weights[1]");
+    ShortestPath.validate(&with(-0.0)).unwrap();
+    ShortestPath.validate(&ShortestPathInput { use_weights: false, ..with(-0.5) }).unwrap();
+
+    let graph = CsrGraph::from_weighted_edges(3, &[[0, 1], [1, 2]], &[1.0, -0.5], Direction::Undirected).unwrap();
+    let registry = KernelRegistry::new();
+    tower_kernels::kernels::register_all(&registry).unwrap();
+    let stored = ShortestPathInput::from_operand(registry.operands().put("debts", graph).unwrap());
+    assert_eq!(ShortestPath.validate(&stored).unwrap_err().field, "graph");
+    let by_edges = run(&ShortestPathInput { use_weights: false, ..stored });
+    assert_eq!(by_edges.distances[..], [0, 1, 2]);
+}
+
 /// Every node that is reached has a predecessor whose arc leads to it at its distance, and following them leads to the source.
 fn check_predecessors(output: &ShortestPathOutput, successors: &Adjacency, sources: &[u32], name: &str) {
     let nodes = successors.row_offsets().len() - 1;
@@ -277,6 +299,12 @@ fn a_deep_search_ends_at_the_deadline() {
     let edges = (1..nodes).map(|node| [node - 1, node]).collect();
     let input = ShortestPathInput::from_edges(nodes.into(), edges);
     let input = ShortestPathInput { sources: vec![0; 1_000].into(), ..input };
+    let weights = Some((1..nodes).map(|node| node as f32).collect::<Vec<_>>().into());
+    ends_at_the_deadline(ShortestPathInput { weights, ..input.clone() });
+    ends_at_the_deadline(input);
+}
+
+fn ends_at_the_deadline(input: ShortestPathInput) {
     let registry = KernelRegistry::new();
     tower_kernels::kernels::register_all(&registry).unwrap();
     let mut service = KernelService::with_backend(registry, CpuBackend::new());
@@ -323,6 +351,14 @@ proptest! {
             }
         }
         prop_assert_eq!(&output.distances[..], expected.concat());
+        // With weights that are all 1, so are the distances by weights.
+        let ones = ShortestPathInput {
+            weights: Some(vec![1.0; edges.len()].into()),
+            ..input(edges.clone(), (0..nodes as u32).collect())
+        };
+        let by_weights = run(&ones).weighted_distances.unwrap();
+        let as_edges = |&distance: &f64| if distance.is_finite() { distance as u32 } else { UNREACHABLE };
+        prop_assert_eq!(by_weights.iter().map(as_edges).collect::<Vec<_>>(), expected.concat());
         let renamed = edges.iter().map(|edge| edge.map(|node| order[node as usize])).collect();
         let renamed = run(&input(renamed, order.clone()));
         for (from, row) in expected.iter().enumerate() {

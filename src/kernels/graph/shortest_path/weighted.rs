@@ -21,15 +21,19 @@ const SEQUENTIAL_NODES: usize = 1 << 10;
 /// Nodes of a bucket that a thread takes at a time.
 const NODES_PER_TASK: usize = 256;
 
+/// No bucket: of a node that waits in none.
+const NONE: u64 = u64::MAX;
+
 /// The memory that [`search`] takes for the buckets and levels of the searches that run at the same time.
 pub(super) fn workspace(nodes: u64, arcs: u64) -> u64 {
-    // Each arc of a bucket can put a node into a bucket.
-    let of_search = Footprint::of_array::<Reached>(arcs.saturating_add(nodes));
-    of_search.saturating_add(Footprint::of_array::<[u32; 4]>(nodes)).saturating_mul(rayon::current_num_threads() as u64)
+    // A node is listed again only in a lower bucket. While the node before it waits in one bucket, its distance varies by
+    // less than a bucket's width, so that an arc lists a node in two buckets at most.
+    let entries = Footprint::of_array::<[u32; 2]>(arcs).saturating_add(Footprint::of_array::<u32>(nodes));
+    // The bucket and the distance of each node, and then the levels.
+    let of_nodes = Footprint::of_array::<[u64; 2]>(nodes).saturating_add(Footprint::of_array::<[u32; 4]>(nodes));
+    // Buckets double as they grow, and those of one round are apart from those to come.
+    entries.saturating_mul(3).saturating_add(of_nodes).saturating_mul(rayon::current_num_threads() as u64)
 }
-
-/// A node, and a distance at which it was reached.
-type Reached = (u32, f64);
 
 /// Returns the distances and, if requested, the predecessors from each source in a graph with weights that are not negative.
 ///
@@ -85,14 +89,17 @@ struct WeightedSearch<'a> {
     width: f64,
     /// The bits of the least distance found so far. Those of numbers that are not negative are ordered as the numbers are.
     distances: Vec<AtomicU64>,
+    /// The bucket in which each node waits, or [`NONE`]. Entries of the node in other buckets have no meaning.
+    waiting: Vec<AtomicU64>,
     context: &'a RunContext<'a>,
 }
 
 impl<'a> WeightedSearch<'a> {
     fn new(successors: &'a Adjacency, weights: &'a [f32], width: f64, context: &'a RunContext<'a>) -> Self {
         let nodes = successors.row_offsets().len() - 1;
-        let distances = std::iter::repeat_with(|| AtomicU64::new(f64::INFINITY.to_bits())).take(nodes).collect();
-        Self { successors, weights, width, distances, context }
+        let all = |value| std::iter::repeat_with(move || AtomicU64::new(value)).take(nodes).collect();
+        let (distances, waiting) = (all(f64::INFINITY.to_bits()), all(NONE));
+        Self { successors, weights, width, distances, waiting, context }
     }
 
     fn into_distances(self) -> Vec<f64> {
@@ -101,28 +108,65 @@ impl<'a> WeightedSearch<'a> {
 
     fn bucket(&self, distance: f64) -> u64 {
         // Beyond the range of integers all are in the last bucket.
-        (distance / self.width) as u64
+        ((distance / self.width) as u64).min(NONE - 1)
     }
 
-    /// Finds all distances, bucket by bucket. A node of the bucket that is worked on may come into it again.
-    fn run(&self, source: u32) -> Result<(), KernelError> {
+    /// Finds all distances, bucket by bucket. A node of the bucket that is worked on may come into it again. Returns how often
+    /// nodes were listed in buckets.
+    fn run(&self, source: u32) -> Result<usize, KernelError> {
         let mut cancel_check = CancelCheck::new(self.context);
         cancel_check.check()?;
         self.distances[source as usize].store(0.0_f64.to_bits(), Ordering::Relaxed);
-        let mut buckets = BTreeMap::from([(0, vec![(source, 0.0)])]);
+        self.waiting[source as usize].store(0, Ordering::Relaxed);
+        let mut buckets = BTreeMap::from([(0, vec![source])]);
+        let mut listings = 1;
         while let Some((current, mut bucket)) = buckets.pop_first() {
             while !bucket.is_empty() {
-                let mut reached = Vec::new();
+                let mut listed = Vec::new();
                 if bucket.len() < SEQUENTIAL_NODES {
-                    self.relax(&bucket, &mut reached, &mut cancel_check)?;
+                    self.visit(current, &bucket, &mut listed, &mut cancel_check)?;
                 } else {
-                    self.relax_in_parallel(&bucket, &mut reached)?;
+                    self.visit_in_parallel(current, &bucket, &mut listed)?;
                 }
                 bucket.clear();
-                for node in reached {
-                    match self.bucket(node.1) {
-                        of_node if of_node == current => bucket.push(node),
-                        later => buckets.entry(later).or_default().push(node),
+                listings += listed.len();
+                for (of_node, node) in listed {
+                    match of_node == current {
+                        true => bucket.push(node),
+                        false => buckets.entry(of_node).or_insert_with(Vec::new).push(node),
+                    }
+                }
+            }
+        }
+        Ok(listings)
+    }
+
+    /// Follows the arcs of the nodes that wait in this bucket, and adds to `listed` the nodes whose distances fall, with the
+    /// bucket in which they wait from now on.
+    fn visit(
+        &self,
+        current: u64,
+        nodes: &[u32],
+        listed: &mut Vec<(u64, u32)>,
+        cancel_check: &mut CancelCheck<'_>,
+    ) -> Result<(), KernelError> {
+        for &node in nodes {
+            // Before the distance is read: if that falls from now on, the node is listed again. A distance that fell
+            // without the node being listed was written before this, which acquires it.
+            let waiting = &self.waiting[node as usize];
+            if waiting.compare_exchange(current, NONE, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+                continue;
+            }
+            let distance = f64::from_bits(self.distances[node as usize].load(Ordering::Relaxed));
+            cancel_check.spend(1 + self.successors.degree(node))?;
+            for (arc, next) in self.successors.indexed_row(node) {
+                let through = distance + f64::from(self.weights[arc]);
+                let best = &self.distances[next as usize];
+                let is_shorter = || best.fetch_min(through.to_bits(), Ordering::Relaxed) > through.to_bits();
+                if best.load(Ordering::Relaxed) > through.to_bits() && is_shorter() {
+                    let bucket = self.bucket(through);
+                    if self.waiting[next as usize].fetch_min(bucket, Ordering::AcqRel) > bucket {
+                        listed.push((bucket, next));
                     }
                 }
             }
@@ -130,40 +174,15 @@ impl<'a> WeightedSearch<'a> {
         Ok(())
     }
 
-    /// Follows the arcs of nodes, and adds to `reached` the nodes whose distances fall.
-    fn relax(
-        &self,
-        nodes: &[Reached],
-        reached: &mut Vec<Reached>,
-        cancel_check: &mut CancelCheck<'_>,
-    ) -> Result<(), KernelError> {
-        for &(node, distance) in nodes {
-            // Otherwise it was reached by a shorter path meanwhile, and is in a bucket with that.
-            if self.distances[node as usize].load(Ordering::Relaxed) != distance.to_bits() {
-                continue;
-            }
-            cancel_check.spend(1 + self.successors.degree(node))?;
-            for (arc, next) in self.successors.indexed_row(node) {
-                let through = distance + f64::from(self.weights[arc]);
-                let best = &self.distances[next as usize];
-                let is_shorter = || best.fetch_min(through.to_bits(), Ordering::Relaxed) > through.to_bits();
-                if best.load(Ordering::Relaxed) > through.to_bits() && is_shorter() {
-                    reached.push((next, through));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn relax_in_parallel(&self, nodes: &[Reached], reached: &mut Vec<Reached>) -> Result<(), KernelError> {
+    fn visit_in_parallel(&self, current: u64, nodes: &[u32], listed: &mut Vec<(u64, u32)>) -> Result<(), KernelError> {
         let parts = nodes.par_chunks(NODES_PER_TASK).map(|nodes| {
             let mut cancel_check = CancelCheck::new(self.context);
-            let mut reached = Vec::new();
-            self.relax(nodes, &mut reached, &mut cancel_check)?;
-            Ok(reached)
+            let mut listed = Vec::new();
+            self.visit(current, nodes, &mut listed, &mut cancel_check)?;
+            Ok(listed)
         });
         let parts = parts.collect::<Result<Vec<_>, KernelError>>()?;
-        reached.extend(parts.into_iter().flatten());
+        listed.extend(parts.into_iter().flatten());
         Ok(())
     }
 }
@@ -187,4 +206,34 @@ fn find_predecessors(
     search.run(source)?;
     search.find_predecessors(&predecessors)?;
     Ok(into_values(predecessors))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::graph::csr::Direction;
+
+    /// The distance of a hub falls with each step of a chain, and with it those of the nodes beyond the hub.
+    #[test]
+    fn nodes_whose_distances_fall_often_are_listed_at_most_twice_for_each_arc() {
+        let (steps, leaves) = (300_u32, 300_u32);
+        let (hub, nodes) = (steps, (steps + 1 + leaves) as usize);
+        let chain = (1..steps).map(|step| ([step - 1, step], 1.0));
+        let to_hub = (0..steps).map(|step| ([step, hub], 1e6 - 1e3 * step as f32));
+        let beyond = (0..leaves).map(|leaf| ([hub, hub + 1 + leaf], 1e8));
+        let (edges, weights): (Vec<_>, Vec<f32>) = chain.chain(to_hub).chain(beyond).unzip();
+        let graph = CsrGraph::from_weighted_edges(nodes, &edges, &weights, Direction::Directed).unwrap();
+        let context = RunContext::detached();
+        let hub_distance = f64::from(steps - 1) + 1e6 - 1e3 * f64::from(steps - 1);
+        // Narrow buckets; all but the leaves in one, where the hub is visited 300 times; and all in one.
+        for width in [1.0, 2e6, 1e9] {
+            let search =
+                WeightedSearch::new(graph.successors(), graph.successors().weights().unwrap(), width, &context);
+            let listings = search.run(0).unwrap();
+            assert!(width == 1e9 || listings <= 2 * edges.len() + nodes, "{listings} with a width of {width}");
+            let distances = search.into_distances();
+            assert_eq!(distances[hub as usize], hub_distance);
+            assert!(distances[hub as usize + 1..].iter().all(|&distance| distance == hub_distance + 1e8));
+        }
+    }
 }
