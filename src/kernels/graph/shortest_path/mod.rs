@@ -2,7 +2,7 @@
 //!
 //! | field | type | |
 //! |---|---|---|
-//! | the graph | | as in [`GraphInput`](super::input::GraphInput), with or without weights |
+//! | the graph | | as in [`GraphInput`], with or without weights |
 //! | `sources` | `u32`, `[k]`, default node 0 | the nodes where paths start, at least one |
 //! | `predecessors` | bool, default false | whether to return the predecessors too |
 //! | `use_weights` | bool, default true | false counts the edges of a graph that has weights |
