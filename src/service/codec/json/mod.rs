@@ -3,11 +3,14 @@
 mod numbers;
 #[cfg(test)]
 mod oracle;
+mod raw;
 mod text;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+#[cfg_attr(not(any(feature = "axum", feature = "hyper")), allow(unused_imports, reason = "only of documents"))]
+pub(crate) use self::raw::RawJson;
 use self::text::{JsonText, Unusual};
 use super::bounded::BoundedWriter;
 use super::deadline::has_passed;

@@ -219,7 +219,7 @@ fn in_seven<T: JsonNumber>(text: u64, length: u32, is_negative: bool) -> Option<
 const INTEGER_POWERS_OF_TEN: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
 
 /// Eight times the same byte.
-const fn lanes(byte: u8) -> u64 {
+pub(super) const fn lanes(byte: u8) -> u64 {
     u64::from_le_bytes([byte; 8])
 }
 
@@ -230,7 +230,7 @@ fn lanes_at(window: &[u8; WINDOW], at: usize) -> u64 {
 
 /// The highest bit of the first lane that has this value, and perhaps of lanes after it.
 #[inline(always)]
-fn lanes_equal(text: u64, byte: u8) -> u64 {
+pub(super) fn lanes_equal(text: u64, byte: u8) -> u64 {
     let zero_if_equal = text ^ lanes(byte);
     zero_if_equal.wrapping_sub(lanes(1)) & !zero_if_equal & lanes(0x80)
 }

@@ -11,6 +11,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, IgnoredAny, IntoDeserialize
 use serde_json::de::SliceRead;
 
 use super::numbers::{JsonNumber, Token, read_numbers, skip_whitespace};
+use super::raw::{RAW_JSON, length_of_value};
 use crate::buffer::{Buffer, DType};
 use crate::service::codec::buffer::buffer_dtype;
 use crate::service::codec::{deadline, zero_copy};
@@ -311,6 +312,13 @@ impl<'de> Deserializer<'de> for &mut JsonText<'de> {
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Unusual> {
+        if name == RAW_JSON {
+            self.next();
+            let rest = &self.text[self.at..];
+            let length = length_of_value(rest).ok_or(Unusual)?;
+            self.at += length;
+            return visitor.visit_borrowed_bytes(&rest[..length]);
+        }
         match buffer_dtype(name) {
             Some(DType::F32) => self.numbers::<f32, V>(visitor),
             Some(DType::F64) => self.numbers::<f64, V>(visitor),
