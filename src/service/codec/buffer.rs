@@ -14,7 +14,10 @@ use crate::service::operands::{array_of_reference, read_reference_object, refere
 
 /// Returns the dtype of the [`Buffer`] whose newtype name this is.
 pub(super) fn buffer_dtype(name: &str) -> Option<DType> {
+    // The usual ones come first.
     [
+        (f32::BUFFER, DType::F32),
+        (f64::BUFFER, DType::F64),
         (u8::BUFFER, DType::U8),
         (u32::BUFFER, DType::U32),
         (u64::BUFFER, DType::U64),
@@ -22,8 +25,6 @@ pub(super) fn buffer_dtype(name: &str) -> Option<DType> {
         (i64::BUFFER, DType::I64),
         (F16::BUFFER, DType::F16),
         (Bf16::BUFFER, DType::Bf16),
-        (f32::BUFFER, DType::F32),
-        (f64::BUFFER, DType::F64),
     ]
     .into_iter()
     .find_map(|(this, dtype)| (this == name).then_some(dtype))

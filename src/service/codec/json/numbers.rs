@@ -110,24 +110,26 @@ pub(super) fn read_numbers<T: JsonNumber>(
     mut at: usize,
     mut check: impl FnMut() -> bool,
 ) -> Option<(Vec<T>, usize)> {
-    let mut numbers = Vec::new();
+    /// Numbers for which there is room at first, in short texts as well.
+    const FIRST: usize = 64;
+    let mut numbers = Vec::with_capacity(FIRST.min(text.len().saturating_sub(at) / 2));
     loop {
         let rest = text.get(at..)?;
-        if let Some(window) = rest.first_chunk()
-            && let Some((number, length)) = before_comma(window)
-        {
+        if let Some((number, length)) = usual_number(window_of(rest, &mut [0; WINDOW])) {
             numbers.push(number);
-            // Many writers put a space after the comma.
-            at += length + 1 + usize::from(window[length + 1] == b' ');
+            at += length;
         } else {
-            let (number, length) = number(rest)?;
+            let (number, length) = any_number(rest)?;
             numbers.push(number);
             at = skip_whitespace(text, at + length);
-            match text.get(at)? {
-                b',' => at = skip_whitespace(text, at + 1),
-                b']' => return Some((numbers, at)),
-                _ => return None,
-            }
+        }
+        match text.get(at)? {
+            b',' => at += 1,
+            b']' => return Some((numbers, at)),
+            _ => return None,
+        }
+        if let Some(b' ' | b'\n' | b'\t' | b'\r') = text.get(at) {
+            at = skip_whitespace(text, at);
         }
         if numbers.len().is_multiple_of(STRIDE) && !check() {
             return None;
@@ -142,18 +144,28 @@ pub(super) fn skip_whitespace(text: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// More than the longest number that [`before_comma`] reads, the comma, and what follows it.
+/// More than the longest number that [`usual_number`] reads, and what follows it.
 const WINDOW: usize = 40;
 
-/// Reads a number that a comma follows, if it is one of the usual ones, and returns it with its length.
+/// The start of the text, with zeros after its end, which are in no number.
 #[inline(always)]
-fn before_comma<T: JsonNumber>(window: &[u8; WINDOW]) -> Option<(T, usize)> {
+fn window_of<'a>(text: &'a [u8], padded: &'a mut [u8; WINDOW]) -> &'a [u8; WINDOW] {
+    text.first_chunk().unwrap_or_else(|| {
+        padded[..text.len()].copy_from_slice(text);
+        padded
+    })
+}
+
+/// Reads a number that a comma or the end of the array follows, if it is one of the usual ones, and returns it with its
+/// length.
+#[inline(always)]
+fn usual_number<T: JsonNumber>(window: &[u8; WINDOW]) -> Option<(T, usize)> {
     let first = lanes_at(window, 0);
     let is_negative = window[0] == b'-';
     let start = usize::from(is_negative);
-    let commas = lanes_equal(first, b',');
-    if commas != 0 {
-        let length = commas.trailing_zeros() / 8;
+    let ends = lanes_equal(first, b',') | lanes_equal(first, b']');
+    if ends != 0 {
+        let length = ends.trailing_zeros() / 8;
         let number = first >> (8 * start);
         return Some((in_seven(number, length - u32::from(is_negative), is_negative)?, length as usize));
     }
@@ -166,7 +178,7 @@ fn before_comma<T: JsonNumber>(window: &[u8; WINDOW]) -> Option<(T, usize)> {
         let (more, more_digits) = if whole_digits == 8 { digits_at(window, point) } else { (0, 0) };
         let end = point + more_digits;
         let magnitude = whole * INTEGER_POWERS_OF_TEN[more_digits] + more;
-        return if window[end] == b',' { Some((T::of_integer(magnitude, is_negative)?, end)) } else { None };
+        return if ends_number(window[end]) { Some((T::of_integer(magnitude, is_negative)?, end)) } else { None };
     }
     let (fraction, mut places) = digits_at(window, point + 1);
     // Nineteen digits are sure to fit.
@@ -180,17 +192,21 @@ fn before_comma<T: JsonNumber>(window: &[u8; WINDOW]) -> Option<(T, usize)> {
         places += more_places;
     }
     let mut end = point + 1 + places;
-    if window[end] == b',' && places > 0 {
+    if ends_number(window[end]) && places > 0 {
         return Some((T::of_decimal(mantissa, places, is_negative).or_else(|| T::of_text(&window[..end]))?, end));
     }
     // Seventeen digits are what it takes to tell any two numbers apart, and leading zeros come on top.
     while end < WINDOW - 2 && window[end].is_ascii_digit() {
         end += 1;
     }
-    if window[end] != b',' || places < 16 {
+    if !ends_number(window[end]) || places < 16 {
         return None;
     }
     Some((T::of_text(&window[..end])?, end))
+}
+
+fn ends_number(byte: u8) -> bool {
+    matches!(byte, b',' | b']')
 }
 
 /// Reads a number of `length` characters, at most seven, without its sign. The first character is in the lowest byte.
@@ -267,7 +283,7 @@ fn has_leading_zero(text: &[u8], start: usize, digits: usize) -> bool {
 
 /// Reads any number, and returns it with its length.
 #[inline(never)]
-fn number<T: JsonNumber>(text: &[u8]) -> Option<(T, usize)> {
+fn any_number<T: JsonNumber>(text: &[u8]) -> Option<(T, usize)> {
     let token = Token::of(text)?;
     let value = match token.integer {
         Some(magnitude) => T::of_integer(magnitude, token.is_negative)?,
