@@ -19,9 +19,8 @@ use std::io::Write;
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
-use super::codec::decode_json;
+use super::codec::{RawJson, decode_json};
 use super::{InvalidInput, KernelError, KernelRequest, KernelResponse, Payload};
 use crate::request::limits::check_name;
 use crate::request::metadata::{MetadataDocument, RequestMetadata};
@@ -38,7 +37,7 @@ pub(crate) struct Request<'a> {
     /// The input of the kernel.
     #[serde(borrow)]
     #[schemars(with = "serde_json::Value")]
-    input: &'a RawValue,
+    input: RawJson<'a>,
     /// Options of the request.
     #[serde(borrow, default)]
     metadata: Option<MetadataDocument<'a>>,
@@ -137,7 +136,7 @@ impl KernelRequest {
     /// Parses the JSON document of an execute call. A `trace_id` is a W3C trace id of 32 hex digits, or a `traceparent`.
     ///
     /// # Errors
-    /// The first invalid field. Fields of `input` are validated when the request is run.
+    /// The first invalid field. `input` is validated when the request is run.
     ///
     /// ```
     /// use tower_kernels::service::KernelRequest;
@@ -152,7 +151,7 @@ impl KernelRequest {
     pub fn from_json(body: Bytes) -> Result<Self, InvalidInput> {
         let document: Request<'_> = decode_json(&body)?;
         check_name(&document.kernel_id).map_err(|error| InvalidInput::new("kernel_id", error.to_string()))?;
-        let input = body.slice_ref(document.input.get().as_bytes());
+        let input = body.slice_ref(document.input.text());
         let mut request = Self::new(document.kernel_id.into_owned(), Payload::Json(input));
         if let Some(metadata) = document.metadata {
             let metadata = RequestMetadata::from_document(metadata).map_err(|error| error.within("metadata"))?;

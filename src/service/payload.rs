@@ -7,6 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::codec::read_usual_json;
 use super::{IntoJson, PayloadError, Tensors};
 use crate::panics::drop_caught;
 
@@ -78,6 +79,9 @@ impl Payload {
             Self::Tensors(_) => return Err(PayloadError::NotJson { holds: "tensors" }),
             Self::Typed(typed) => return Err(PayloadError::NotJson { holds: typed.type_name() }),
         };
+        if let Ok(value) = read_usual_json(document) {
+            return Ok(value);
+        }
         let mut json = serde_json::Deserializer::from_slice(document);
         let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
             let path = Some(error.path().to_string()).filter(|path| path != ".");

@@ -7,14 +7,17 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-use super::deadline::read_all;
+use super::deadline::{read_all, read_into};
 use super::{memory, zero_copy};
 use crate::buffer::{Bf16, Buffer, DType, Element, F16};
 use crate::service::operands::{array_of_reference, read_reference_object, reference_schema};
 
 /// Returns the dtype of the [`Buffer`] whose newtype name this is.
 pub(super) fn buffer_dtype(name: &str) -> Option<DType> {
+    // The usual ones come first.
     [
+        (f32::BUFFER, DType::F32),
+        (f64::BUFFER, DType::F64),
         (u8::BUFFER, DType::U8),
         (u32::BUFFER, DType::U32),
         (u64::BUFFER, DType::U64),
@@ -22,8 +25,6 @@ pub(super) fn buffer_dtype(name: &str) -> Option<DType> {
         (i64::BUFFER, DType::I64),
         (F16::BUFFER, DType::F16),
         (Bf16::BUFFER, DType::Bf16),
-        (f32::BUFFER, DType::F32),
-        (f64::BUFFER, DType::F64),
     ]
     .into_iter()
     .find_map(|(this, dtype)| (this == name).then_some(dtype))
@@ -73,7 +74,7 @@ impl<'de, T: Element> Visitor<'de> for ArrayOrReference<T> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Buffer<T>, A::Error> {
-        read_all(seq).map(Buffer::from)
+        read_numbers(seq)
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Buffer<T>, A::Error> {
@@ -92,6 +93,50 @@ impl<'de, T: Element> Visitor<'de> for Elements<T> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Vec<T>, A::Error> {
         read_all(seq)
+    }
+}
+
+/// Reads a sequence of numbers: all at once where the deserializer can do that, which it tells from the name of the newtype,
+/// and otherwise one after another.
+pub(super) fn read_numbers<'de, T: Element, A: SeqAccess<'de>>(mut seq: A) -> Result<Buffer<T>, A::Error> {
+    let mut numbers = match seq.next_element_seed(NumberOrAll(PhantomData))? {
+        None => Vec::new(),
+        Some(Numbers::First(number)) => vec![number],
+        Some(Numbers::All(numbers)) => return Ok(numbers),
+    };
+    read_into(seq, &mut numbers)?;
+    shrink(&mut numbers);
+    Ok(numbers.into())
+}
+
+enum Numbers<T> {
+    First(T),
+    All(Buffer<T>),
+}
+
+struct NumberOrAll<T>(PhantomData<T>);
+
+impl<'de, T: Element> DeserializeSeed<'de> for NumberOrAll<T> {
+    type Value = Numbers<T>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Numbers<T>, D::Error> {
+        deserializer.deserialize_newtype_struct(T::BUFFER, self)
+    }
+}
+
+impl<'de, T: Element> Visitor<'de> for NumberOrAll<T> {
+    type Value = Numbers<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Elements::<T>(PhantomData).expecting(f)
+    }
+
+    fn visit_newtype_struct<D: Deserializer<'de>>(self, deserializer: D) -> Result<Numbers<T>, D::Error> {
+        T::deserialize(deserializer).map(Numbers::First)
+    }
+
+    fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Numbers<T>, E> {
+        RawBytes::new().visit_bytes(bytes).map(Numbers::All)
     }
 }
 

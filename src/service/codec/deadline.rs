@@ -53,7 +53,8 @@ pub(super) fn has_passed() -> bool {
     STATE.get().passed
 }
 
-fn check<E: Error>() -> Result<(), E> {
+/// Fails once the deadline of this thread's decoding has passed.
+pub(super) fn check<E: Error>() -> Result<(), E> {
     let state = STATE.get();
     if state.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
         STATE.set(State { passed: true, ..state });

@@ -7,8 +7,7 @@ use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 use serde_json::json;
 
-use super::buffer::RawBytes;
-use super::deadline::read_all;
+use super::buffer::{RawBytes, read_numbers};
 use super::{Buffer, Element};
 use crate::buffer::DType;
 use crate::service::operands::{array_of_reference, dtype_of_reference, read_reference_object, reference_schema};
@@ -122,7 +121,7 @@ impl<'de> Visitor<'de> for Text {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<FloatArray, A::Error> {
-        Ok(read_all::<f64, A>(seq)?.into())
+        Ok(read_numbers::<f64, A>(seq)?.into())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<FloatArray, A::Error> {

@@ -16,7 +16,7 @@ use crate::buffer::{Buffer, Element};
 pub(crate) use buffer::shrink;
 pub(crate) use deadline::{DeadlinePassed, decode_until, optional_sequence, read_all, read_into};
 pub use float_array::FloatArray;
-pub(crate) use json::{decode_json, decoded_size, encode_json};
+pub(crate) use json::{RawJson, decode_json, decoded_size, encode_json, read_usual_json};
 pub(crate) use memory::{PinnedMemory, decode_within};
 pub use number_array::NumberArray;
 pub(crate) use tensor_de::decode_tensors;

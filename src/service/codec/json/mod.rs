@@ -1,8 +1,17 @@
 //! Decodes inputs from JSON and encodes outputs as JSON.
 
+mod numbers;
+#[cfg(test)]
+mod oracle;
+mod raw;
+mod text;
+
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+#[cfg_attr(not(any(feature = "axum", feature = "hyper")), allow(unused_imports, reason = "only of documents"))]
+pub(crate) use self::raw::RawJson;
+use self::text::{JsonText, Unusual};
 use super::bounded::BoundedWriter;
 use super::deadline::has_passed;
 use super::object::ObjectOnly;
@@ -14,13 +23,33 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Decodes an input. It skips a byte order mark. An error names the field.
 pub(crate) fn decode_json<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, InvalidInput> {
     let bytes = bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(bytes);
+    read_usual(bytes, |text| T::deserialize(ObjectOnly(text))).or_else(|Unusual| read_any(bytes))
+}
+
+/// Reads a value from the usual document. Where it fails, serde_json may still read the document.
+pub(crate) fn read_usual_json<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, Unusual> {
+    read_usual(bytes, |text| T::deserialize(text))
+}
+
+fn read_usual<'de, T>(
+    bytes: &'de [u8],
+    read: impl FnOnce(&mut JsonText<'de>) -> Result<T, Unusual>,
+) -> Result<T, Unusual> {
+    let mut text = JsonText::new(bytes);
+    let value = read(&mut text)?;
+    text.end().map(|()| value)
+}
+
+#[cold]
+fn read_any<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, InvalidInput> {
+    let invalid = |error: serde_json::Error| InvalidInput::new("input", error.to_string());
+    if has_passed() {
+        return Err(invalid(serde::de::Error::custom("the deadline passed")));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let read = T::deserialize(ObjectOnly(&mut deserializer)).and_then(|value| deserializer.end().map(|()| value));
     // Tracking the path costs an allocation a field, so only input that is known to be wrong is read again with it.
-    read.map_err(|error| match tracked::<T>(bytes) {
-        Some(invalid) => invalid,
-        None => InvalidInput::new("input", error.to_string()),
-    })
+    read.map_err(|error| tracked::<T>(bytes).unwrap_or_else(|| invalid(error)))
 }
 
 #[cold]
