@@ -1,6 +1,6 @@
 //! The host side on CUDA. `semantic_similarity.cu` describes the algorithm and what its entries take.
 
-use super::plan::{MAX_COLUMNS, PLANS, Plan, free_shared_memory};
+use super::plan::{MAX_COLUMNS, PLANS, Plan};
 use super::score::{Key, Metric, VectorElement};
 use super::{SemanticSimilarityInput, SemanticSimilarityOutput};
 use crate::cuda::{Arg, DeviceBuffer, Launch, Module, device_code};
@@ -24,6 +24,9 @@ const PARTS: usize = 512;
 const SELECT_THREADS: u32 = 1024;
 /// The largest k for which groups are selected by the best of the parts, and keys by a sort in shared memory.
 const FEW: usize = 32;
+/// Groups of a launch of a scan are a multiple of this, and it has a block for as many: those that `ring_scan.cuh` has
+/// in a tile.
+const GROUPS_OF_TILE: usize = 2;
 /// Blocks that rank the groups of a query.
 const RANK_BLOCKS: usize = 16;
 /// Products of two numbers of one launch: about a millisecond.
@@ -191,7 +194,7 @@ impl<T: VectorElement> Search<T> {
             keys: cuda.alloc(count * self.k)?,
             overflows: cuda.alloc(count)?,
         };
-        let plan = Plan::new(count, self.dimension, free_shared_memory(cuda.device().compute_capability))
+        let plan = Plan::new(count, self.dimension, cuda.device().compute_capability)
             .filter(|_| self.is_bounded && self.dimension.is_multiple_of(8));
         let pass = self.pass(plan.map_or(1, |plan| plan.columns.min(count)), cuda)?;
         let Some(plan) = plan else {
@@ -285,10 +288,11 @@ impl<T: VectorElement> Search<T> {
         let padded = plan.padded(self.dimension);
         let (rows, dimension, padded_length) = (self.rows as u32, self.dimension as u32, padded as u32);
         let (metric, blocks) = (self.metric as u32, plan.blocks * cuda.device().multiprocessors);
-        let groups_per_launch = (PRODUCTS_PER_LAUNCH / (GROUP * padded * plan.columns)).max(1);
+        let groups_per_launch =
+            (PRODUCTS_PER_LAUNCH / (GROUP * padded * plan.columns)).max(1).next_multiple_of(GROUPS_OF_TILE);
         for first in (0..self.groups).step_by(groups_per_launch) {
             let end = self.groups.min(first + groups_per_launch);
-            let needed = ((end - first) as u32).div_ceil(plan.threads / 32);
+            let needed = (end - first).div_ceil(GROUPS_OF_TILE) as u32;
             let launch = Launch {
                 shared: plan.shared_memory(self.dimension) as u32,
                 ..Launch::new(blocks.min(needed), plan.threads)

@@ -3,14 +3,14 @@
 // The corpus is read once for up to 128 queries, on tensor cores, and for each query and group of 32 vectors the best
 // rank is kept. Ranks of this pass are approximate: queries, and vectors of single precision, are rounded to 16 bits. But
 // their error is bounded. So the k-th best group has a vector of at least its rank less the error, and a group that is
-// worse than that by more than twice the error has none of the best k. The other groups, a few more than k, are ranked
-// again in double precision. Where there are more of them than there is room for, which takes many vectors that are almost
-// equally good, the ranks of all vectors are computed in double precision for this query. Which way a query takes does
-// not change its result.
+// worse than that by more than twice the error has none of the best k. Of the other groups, a few more than k, the vectors
+// are ranked again: in single precision, by which most are seen to be worse as well, and in double precision. Where there
+// are more groups than there is room for, which takes many vectors that are almost equally good, the ranks of all vectors
+// are computed in double precision for this query. Which way a query takes does not change its result.
 //
 // 1. similarity_prepare_*: rounds the queries, and bounds the error of each.
-// 2. similarity_scan_*: the best rank of each group, and of each part of the groups. Or similarity_exact_*, of each group in
-//    double precision.
+// 2. similarity_scan_*: the best rank of each group, and of each part of the groups; for 128 queries on Hopper as
+//    `ring_scan.cuh` describes. Or similarity_exact_*, of each group in double precision.
 // 3. similarity_select: the groups that may have one of the best k vectors. core/top-k selects them where k is large, and
 //    after similarity_exact_*.
 // 4. similarity_rank_*: the keys of their vectors, in double precision, and the best of these. Where core/top-k has selected
@@ -26,6 +26,7 @@
 #include "cancel.cuh"
 #include "number_formats.cuh"
 #include "ranks.cuh"
+#include "ring_scan.cuh"
 #include "tensor_cores.cuh"
 
 constexpr u32 THREADS = 256;
@@ -282,10 +283,8 @@ static __device__ void scan(u32 queries, u32 rows, u32 dimension, u32 padded, u3
                         a[i][0] = operands<Corpus, Cores::PARTS>(stages[stage + i][0]);
                         a[i][1] = operands<Corpus, Cores::PARTS>(stages[stage + i][1]);
                     }
-                    cores.begin();
 #pragma unroll
                     for (u32 i = 0; i < UNROLL; i++) cores.add(chunk + stage + i, a[i][0], a[i][1]);
-                    cores.finish();
 #pragma unroll
                     for (u32 i = 0; i < UNROLL; i++) load_next(stages[stage + i]);
                     if constexpr (AHEAD > 0) {
@@ -580,6 +579,12 @@ static __device__ void rank(u32 rows, u32 dimension, u32 metric, u32 k, u32 plac
             maxima, part_maxima, {flag, cancelled});                                                                     \
     }
 
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#define SCAN_128(corpus, stages) ring_scan<corpus>
+#else
+#define SCAN_128(corpus, stages) scan<corpus, 128, 1, stages, 2, 6>
+#endif
+
 #define ENTRIES(corpus, name, stages)                                                                                   \
     extern "C" __global__ void __launch_bounds__(THREADS) similarity_prepare_##name(u32 queries, u32 dimension,          \
         u32 padded, u32 terms, u32 metric, float largest_norm, const float* numbers, u16* rounded, double* norms,        \
@@ -601,7 +606,7 @@ static __device__ void rank(u32 rows, u32 dimension, u32 metric, u32 k, u32 plac
     }                                                                                                                    \
     SCAN(corpus, name, 8, 256, 2, scan<corpus, 8, 2, 2 * stages, 2, 0>)                                                  \
     SCAN(corpus, name, 64, 256, 1, scan<corpus, 64, 1, 2 * stages, 2, 0>)                                                \
-    SCAN(corpus, name, 128, 384, 1, scan<corpus, 128, 1, stages, 2, 6>)
+    SCAN(corpus, name, 128, 384, 1, SCAN_128(corpus, stages))
 
 // As many bytes in flight for each type.
 ENTRIES(F32, f32, 2)
