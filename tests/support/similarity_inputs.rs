@@ -41,7 +41,7 @@ pub(crate) fn inputs() -> Vec<(String, SemanticSimilarityInput)> {
     let mut numbers = |count: usize| -> Vec<f32> { (0..count).map(|_| random.between(-1.0, 1.0) as f32).collect() };
     let mut inputs = Vec::new();
     for (rows, dimension, queries) in
-        [(5_000, 64, 1), (3_001, 40, 9), (1_000, 40, 140), (200, 768, 65), (150, 1_024, 9)]
+        [(5_000, 64, 1), (3_001, 40, 9), (1_000, 40, 140), (18_001, 8, 65), (200, 768, 65), (150, 1_024, 9)]
     {
         let corpus = numbers(rows * dimension);
         let queries = numbers(queries * dimension);
@@ -57,6 +57,10 @@ pub(crate) fn inputs() -> Vec<(String, SemanticSimilarityInput)> {
     let mut large = input(8, numbers(8 * 3_000), numbers(8 * 2));
     large.top_k = 1024;
     inputs.push(("the largest top_k".to_owned(), large));
+    for top_k in [32, 33] {
+        let few_or_not = input(16, numbers(16 * 9_000), numbers(16 * 3));
+        inputs.push((format!("top_k of {top_k}"), SemanticSimilarityInput { top_k, ..few_or_not }));
+    }
     // All ranks of the approximate pass are within its error.
     let center = numbers(64);
     let near: Vec<f32> =

@@ -52,6 +52,7 @@ mod seeding;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::check_finite;
 #[cfg(feature = "cuda")]
 use crate::service::LaunchContext;
 use crate::service::{Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
@@ -173,20 +174,6 @@ impl KMeansInput {
         }
         check_finite("data", &self.data)
     }
-}
-
-/// Checks that all elements of an array are finite.
-fn check_finite(field: &str, elements: &[f32]) -> Result<(), InvalidInput> {
-    const BLOCK: usize = 1 << 12;
-    // Without a branch for each element this is vector code.
-    let is_finite = |block: &[f32]| block.iter().fold(true, |all, element| all & element.is_finite());
-    let Some(block) = elements.chunks(BLOCK).position(|block| !is_finite(block)) else { return Ok(()) };
-    let start = block * BLOCK;
-    let index = start + elements[start..].iter().position(|element| !element.is_finite()).unwrap_or(0);
-    Err(InvalidInput::new(
-        format!("{field}[{index}]"),
-        format!("{} where a finite number is expected", elements[index]),
-    ))
 }
 
 impl Kernel for KMeansCluster {

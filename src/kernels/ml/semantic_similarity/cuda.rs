@@ -1,6 +1,6 @@
 //! The host side on CUDA. `semantic_similarity.cu` describes the algorithm and what its entries take.
 
-use super::plan::{MAX_COLUMNS, PLANS, Plan, free_shared_memory};
+use super::plan::{MAX_COLUMNS, PLANS, Plan};
 use super::score::{Key, Metric, VectorElement};
 use super::{SemanticSimilarityInput, SemanticSimilarityOutput};
 use crate::cuda::{Arg, DeviceBuffer, Launch, Module, device_code};
@@ -18,6 +18,17 @@ pub(super) const MODULES: [&Module; 2] = [&MODULE, &top_k::MODULE];
 const THREADS: u32 = 256;
 /// Vectors of a group, as in `semantic_similarity.cu`.
 const GROUP: usize = 32;
+/// Parts of the groups, of which scans keep the best rank too, as in `ranks.cuh`.
+const PARTS: usize = 512;
+/// Threads of a block that selects groups, as in `semantic_similarity.cu`.
+const SELECT_THREADS: u32 = 1024;
+/// The largest k for which groups are selected by the best of the parts, and keys by a sort in shared memory.
+const FEW: usize = 32;
+/// Groups of a launch of a scan are a multiple of this, and it has a block for as many: those that `ring_scan.cuh` has
+/// in a tile.
+const GROUPS_OF_TILE: usize = 2;
+/// Blocks that rank the groups of a query.
+const RANK_BLOCKS: usize = 16;
 /// Products of two numbers of one launch: about a millisecond.
 const PRODUCTS_PER_LAUNCH: usize = 1 << 37;
 /// Norms outside of these bounds are left to double precision.
@@ -71,6 +82,7 @@ pub(super) fn device_memory(input: &SemanticSimilarityInput, queries: u64) -> u6
         .saturating_mul(4)
         .saturating_add(places.saturating_mul(8 + 8 * GROUP as u64))
         .saturating_add(dimension.saturating_add(256).saturating_mul(4))
+        .saturating_add(4 * (PARTS as u64 + 1))
         .saturating_add(input.k().saturating_mul(4));
     // Each selection has candidates of its own.
     let selections = queries.div_ceil(8).saturating_mul(select_memory::<u64>(pass, places)).saturating_mul(2);
@@ -135,6 +147,9 @@ struct Queries {
 /// Memory that the passes use one after the other.
 struct Pass {
     maxima: DeviceBuffer<f32>,
+    part_maxima: DeviceBuffer<u32>,
+    /// Counters of the blocks that have ranked the groups of a query.
+    finished: DeviceBuffer<u32>,
     ranks: DeviceBuffer<f32>,
     selected: DeviceBuffer<u32>,
     candidates: DeviceBuffer<u64>,
@@ -179,11 +194,11 @@ impl<T: VectorElement> Search<T> {
             keys: cuda.alloc(count * self.k)?,
             overflows: cuda.alloc(count)?,
         };
-        let plan = Plan::new(count, self.dimension, free_shared_memory(cuda.device().compute_capability))
+        let plan = Plan::new(count, self.dimension, cuda.device().compute_capability)
             .filter(|_| self.is_bounded && self.dimension.is_multiple_of(8));
         let pass = self.pass(plan.map_or(1, |plan| plan.columns.min(count)), cuda)?;
         let Some(plan) = plan else {
-            self.prepare(&queries, 0..count, None, cuda)?;
+            self.prepare(&queries, 0..count, None, &pass, cuda)?;
             for query in 0..count {
                 self.search_exactly(&queries, query, &pass, cuda)?;
             }
@@ -192,9 +207,13 @@ impl<T: VectorElement> Search<T> {
         let rounded = cuda.alloc::<T16>(plan.terms * plan.columns * plan.padded(self.dimension))?;
         for start in (0..count).step_by(plan.columns) {
             let some = start..count.min(start + plan.columns);
-            self.prepare(&queries, some.clone(), Some((plan, &rounded)), cuda)?;
+            self.prepare(&queries, some.clone(), Some((plan, &rounded)), &pass, cuda)?;
             self.scan(&queries, some.clone(), plan, &rounded, &pass, cuda)?;
-            self.select(&queries, some, &pass, cuda)?;
+            if self.k <= FEW {
+                self.select_few(&queries, some, &pass, cuda)?;
+            } else {
+                self.select(&queries, some, &pass, cuda)?;
+            }
         }
         let [found, overflows] = cuda.download_all([&queries.keys, &queries.overflows])?;
         if overflows.iter().all(|&overflow| overflow == 0) {
@@ -210,6 +229,8 @@ impl<T: VectorElement> Search<T> {
     fn pass(&self, queries: usize, cuda: &mut LaunchContext<'_>) -> Result<Pass, KernelError> {
         Ok(Pass {
             maxima: cuda.alloc(queries * self.groups)?,
+            part_maxima: cuda.alloc(queries * PARTS)?,
+            finished: cuda.alloc(queries)?,
             ranks: cuda.alloc(queries * self.places)?,
             selected: cuda.alloc(queries * self.places)?,
             candidates: cuda.alloc(queries * self.places * GROUP)?,
@@ -223,6 +244,7 @@ impl<T: VectorElement> Search<T> {
         queries: &Queries,
         some: std::ops::Range<usize>,
         plan: Option<(Plan, &DeviceBuffer<T16>)>,
+        pass: &Pass,
         cuda: &mut LaunchContext<'_>,
     ) -> Result<(), KernelError> {
         let count = some.len() as u32;
@@ -234,7 +256,7 @@ impl<T: VectorElement> Search<T> {
         let slacks = queries.slacks.slice(some);
         let padded = plan.map_or(0, |(plan, _)| plan.padded(self.dimension)) as u32;
         let (dimension, metric) = (self.dimension as u32, self.metric as u32);
-        let args: [&dyn Arg; 11] = [
+        let args: [&dyn Arg; 13] = [
             &count,
             &dimension,
             &padded,
@@ -246,6 +268,8 @@ impl<T: VectorElement> Search<T> {
             &norms,
             &scales,
             &slacks,
+            &pass.part_maxima,
+            &pass.finished,
         ];
         cuda.launch(&MODULE, self.entries.prepare, Launch::new(columns, THREADS), &args)
     }
@@ -264,16 +288,17 @@ impl<T: VectorElement> Search<T> {
         let padded = plan.padded(self.dimension);
         let (rows, dimension, padded_length) = (self.rows as u32, self.dimension as u32, padded as u32);
         let (metric, blocks) = (self.metric as u32, plan.blocks * cuda.device().multiprocessors);
-        let groups_per_launch = (PRODUCTS_PER_LAUNCH / (GROUP * padded * plan.columns)).max(1);
+        let groups_per_launch =
+            (PRODUCTS_PER_LAUNCH / (GROUP * padded * plan.columns)).max(1).next_multiple_of(GROUPS_OF_TILE);
         for first in (0..self.groups).step_by(groups_per_launch) {
             let end = self.groups.min(first + groups_per_launch);
-            let needed = ((end - first) as u32).div_ceil(plan.threads / 32);
+            let needed = (end - first).div_ceil(GROUPS_OF_TILE) as u32;
             let launch = Launch {
                 shared: plan.shared_memory(self.dimension) as u32,
                 ..Launch::new(blocks.min(needed), plan.threads)
             };
             let (first, end) = (first as u32, end as u32);
-            let args: [&dyn Arg; 14] = [
+            let args: [&dyn Arg; 15] = [
                 &count,
                 &rows,
                 &dimension,
@@ -286,6 +311,7 @@ impl<T: VectorElement> Search<T> {
                 rounded,
                 &scales,
                 &pass.maxima,
+                &pass.part_maxima,
                 &self.cancel.flag,
                 &self.cancel.cancelled,
             ];
@@ -313,6 +339,23 @@ impl<T: VectorElement> Search<T> {
         self.select(queries, query..query + 1, pass, cuda)
     }
 
+    /// Selects the groups of some queries that may have one of the best vectors, which are few, and of their vectors the
+    /// best.
+    fn select_few(
+        &self,
+        queries: &Queries,
+        some: std::ops::Range<usize>,
+        pass: &Pass,
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<(), KernelError> {
+        let (groups, k, places) = (self.groups as u32, self.k as u32, self.places as u32);
+        let slacks = queries.slacks.slice(some.clone());
+        let args: [&dyn Arg; 8] =
+            [&groups, &k, &places, &pass.maxima, &pass.part_maxima, &slacks, &pass.ranks, &pass.selected];
+        cuda.launch(&MODULE, "similarity_select", Launch::new(some.len() as u32, SELECT_THREADS), &args)?;
+        self.rank(queries, some, pass, true, cuda)
+    }
+
     /// Selects the best groups of some queries, and of their vectors the best.
     fn select(
         &self,
@@ -325,30 +368,57 @@ impl<T: VectorElement> Search<T> {
         let (ranks, selected) = (pass.ranks.slice(..count * self.places), pass.selected.slice(..count * self.places));
         let maxima = pass.maxima.slice(..count * self.groups);
         select_rows(&maxima, count, self.places, SortOrder::Descending, (ranks, selected), cuda)?;
-        let (rows, dimension, metric, k) = (self.rows as u32, self.dimension as u32, self.metric as u32, self.k as u32);
-        let numbers = queries.numbers.slice(some.start * self.dimension..some.end * self.dimension);
-        let (norms, slacks) = (queries.norms.slice(some.clone()), queries.slacks.slice(some.clone()));
+        self.rank(queries, some.clone(), pass, false, cuda)?;
         let candidates = pass.candidates.slice(..count * self.places * GROUP);
+        let keys = queries.keys.slice(some.start * self.k..some.end * self.k);
+        let key_places = pass.key_places.slice(..count * self.k);
+        select_rows(&candidates, count, self.k, SortOrder::Descending, (keys, key_places), cuda)
+    }
+
+    /// Computes the keys of the vectors of the selected groups of some queries. If these are the few of a scan, selects the
+    /// best of the keys.
+    fn rank(
+        &self,
+        queries: &Queries,
+        some: std::ops::Range<usize>,
+        pass: &Pass,
+        few: bool,
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<(), KernelError> {
+        let (rows, dimension, metric) = (self.rows as u32, self.dimension as u32, self.metric as u32);
+        let (k, places) = (self.k as u32, self.places as u32);
+        let numbers = queries.numbers.slice(some.start * self.dimension..some.end * self.dimension);
+        let (norms, scales) = (queries.norms.slice(some.clone()), queries.scales.slice(some.clone()));
+        let slacks = queries.slacks.slice(some.clone());
         let overflows = queries.overflows.slice(some.clone());
-        let args: [&dyn Arg; 12] = [
+        let keys = queries.keys.slice(some.start * self.k..some.end * self.k);
+        let args: [&dyn Arg; 18] = [
             &rows,
             &dimension,
             &metric,
             &k,
+            &places,
+            &u32::from(few),
             &numbers,
             &norms,
+            &scales,
             &slacks,
             &self.elements,
-            &ranks,
-            &selected,
-            &candidates,
+            &self.norms,
+            &pass.ranks,
+            &pass.selected,
+            &pass.candidates,
             &overflows,
+            &pass.finished,
+            &keys,
         ];
-        let launch = Launch { grid: [self.places as u32, count as u32, 1], ..Launch::new(1, THREADS) };
-        cuda.launch(&MODULE, self.entries.rank, launch, &args)?;
-        let keys = queries.keys.slice(some.start * self.k..some.end * self.k);
-        let key_places = pass.key_places.slice(..count * self.k);
-        select_rows(&candidates, count, self.k, SortOrder::Descending, (keys, key_places), cuda)
+        let sorted = if few { (self.places * GROUP).next_power_of_two() * size_of::<u64>() } else { 0 };
+        let launch = Launch {
+            grid: [self.places.min(RANK_BLOCKS) as u32, some.len() as u32, 1],
+            shared: sorted as u32,
+            ..Launch::new(1, THREADS)
+        };
+        cuda.launch(&MODULE, self.entries.rank, launch, &args)
     }
 }
 

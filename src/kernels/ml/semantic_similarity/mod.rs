@@ -44,6 +44,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use self::score::{Key, Metric, Queries};
+use super::check_finite;
 #[cfg(feature = "cuda")]
 use crate::service::LaunchContext;
 use crate::service::{
@@ -154,9 +155,7 @@ impl Kernel for SemanticSimilarity {
                 format!("{len} numbers where a multiple of the dimension of the corpus, {dimension}, is expected");
             return Err(InvalidInput::new("queries", reason));
         }
-        if let Some(index) = input.queries.iter().position(|number| !number.is_finite()) {
-            return Err(InvalidInput::new(format!("queries[{index}]"), "it is not a finite number"));
-        }
+        check_finite("queries", &input.queries)?;
         if input.top_k == 0 || input.top_k > MAX_TOP_K {
             let reason = format!("{} where 1 to {MAX_TOP_K} is expected", input.top_k);
             return Err(InvalidInput::new("top_k", reason));

@@ -3,16 +3,18 @@
 // The corpus is read once for up to 128 queries, on tensor cores, and for each query and group of 32 vectors the best
 // rank is kept. Ranks of this pass are approximate: queries, and vectors of single precision, are rounded to 16 bits. But
 // their error is bounded. So the k-th best group has a vector of at least its rank less the error, and a group that is
-// worse than that by more than twice the error has none of the best k. The other groups, a few more than k, are ranked
-// again in double precision. Where there are more of them than there is room for, which takes many vectors that are almost
-// equally good, the ranks of all vectors are computed in double precision for this query. Which way a query takes does
-// not change its result.
+// worse than that by more than twice the error has none of the best k. Of the other groups, a few more than k, the vectors
+// are ranked again: in single precision, by which most are seen to be worse as well, and in double precision. Where there
+// are more groups than there is room for, which takes many vectors that are almost equally good, the ranks of all vectors
+// are computed in double precision for this query. Which way a query takes does not change its result.
 //
 // 1. similarity_prepare_*: rounds the queries, and bounds the error of each.
-// 2. similarity_scan_*: the best rank of each group. Or similarity_exact_*, in double precision.
-// 3. core/top-k selects the groups.
-// 4. similarity_rank_*: the keys of their vectors, in double precision.
-// 5. core/top-k selects the keys.
+// 2. similarity_scan_*: the best rank of each group, and of each part of the groups; for 128 queries on Hopper as
+//    `ring_scan.cuh` describes. Or similarity_exact_*, of each group in double precision.
+// 3. similarity_select: the groups that may have one of the best k vectors. core/top-k selects them where k is large, and
+//    after similarity_exact_*.
+// 4. similarity_rank_*: the keys of their vectors, in double precision, and the best of these. Where core/top-k has selected
+//    the groups, it selects the keys too.
 //
 // A rank is larger for a better vector: the product divided by the norm of the vector for cosine, the product, or what
 // orders as the negative distance. `score.rs` has the ranks of step 4 and their keys.
@@ -21,24 +23,19 @@
 // order of its terms, the columns here are such that what a thread holds lies together in memory: vectors go from memory to
 // registers in accesses of 16 bytes.
 
-typedef unsigned char u8;
-typedef unsigned short u16;
-typedef unsigned int u32;
-typedef unsigned long long u64;
+#include "cancel.cuh"
+#include "number_formats.cuh"
+#include "ranks.cuh"
+#include "ring_scan.cuh"
+#include "tensor_cores.cuh"
 
 constexpr u32 THREADS = 256;
 constexpr u32 WARPS = THREADS / 32;
-constexpr u32 ALL_LANES = 0xffffffffu;
-// Vectors of a group. cuda.rs has the same number.
-constexpr u32 GROUP = 32;
-
-enum Metric : u32 { COSINE = 0, DOT = 1, L2 = 2 };
-
-#define INFINITE __uint_as_float(0x7f800000u)
-
-#include "cancel.cuh"
-#include "number_formats.cuh"
-#include "tensor_cores.cuh"
+// Vectors of a warp that are ranked together.
+constexpr u32 VECTORS = GROUP / WARPS;
+// Threads of a block that selects groups. cuda.rs has the same number.
+constexpr u32 SELECT_THREADS = 1024;
+static_assert(SELECT_THREADS >= PARTS, "a part a thread");
 
 static __device__ double block_sum(double value) {
     __shared__ double sums[WARPS];
@@ -61,14 +58,27 @@ static __device__ float block_max(float value) {
     return value;
 }
 
+// The k-th largest of the numbers that the threads of the block have, or less: lower bits than the upper BITS of its
+// ordered bits are zero. Infinitely low where there is none.
+template <u32 BITS> static __device__ float kth_largest(u32 own, u32 k) {
+    u32 found = 0;
+#pragma unroll 1
+    for (u32 bit = 31; bit + 1 > 32 - BITS; bit--) {
+        const u32 trial = found | 1u << bit;
+        if (__syncthreads_count(own >= trial) >= k) found = trial;
+    }
+    return from_ordered(max(found, to_ordered(-INFINITE)));
+}
+
 // Rounds a query a block to `terms` numbers of 16 bits, whose sum is the query times a power of two, with which its largest
 // number is from 1 to 2. Blocks past `queries` write zeros.
 //
 // norms: the Euclidean norm. scales: the power of two. slacks: twice the largest error of its ranks in the scan; infinite
-// where it cannot be bounded. largest_norm is that of the corpus.
+// where it cannot be bounded. largest_norm is that of the corpus. part_maxima and finished, of queries that are rounded, are
+// set to 0.
 template <class Corpus>
 static __device__ void prepare(u32 queries, u32 dimension, u32 padded, u32 terms, u32 metric, float largest_norm,
-    const float* numbers, u16* rounded, double* norms, float* scales, float* slacks) {
+    const float* numbers, u16* rounded, double* norms, float* scales, float* slacks, u32* part_maxima, u32* finished) {
     typedef typename Corpus::Format Format;
     const u32 query = blockIdx.x, columns = gridDim.x;
     const bool is_query = query < queries;
@@ -97,6 +107,10 @@ static __device__ void prepare(u32 queries, u32 dimension, u32 padded, u32 terms
         lost += double(rest) * rest;
     }
     lost = sqrt(block_sum(lost));
+    if (terms > 0 && is_query) {
+        for (u32 part = threadIdx.x; part < PARTS; part += THREADS) part_maxima[query * PARTS + part] = 0;
+        if (threadIdx.x == 0) finished[query] = 0;
+    }
     if (threadIdx.x > 0 || !is_query) return;
     const double own_norm = norm * scale;
     // An addition of a tensor core loses less than the last of 23 bits, and each number is added for each term.
@@ -116,20 +130,6 @@ static __device__ void prepare(u32 queries, u32 dimension, u32 padded, u32 terms
     slacks[query] = is_bounded ? float(2 * error * (1 + 0x1p-20)) : INFINITE;
 }
 
-// How ranks follow from products: (by_one + by_norm / norm) * product - by_square * norm * norm, without conditions.
-struct RankOfProduct {
-    float by_one, by_norm, by_square;
-
-    __device__ RankOfProduct(u32 metric)
-        : by_one(metric == L2 ? 2.0f : metric == DOT ? 1.0f : 0.0f), by_norm(metric == COSINE ? 1.0f : 0.0f),
-          by_square(metric == L2 ? 1.0f : 0.0f) {}
-
-    __device__ float factor(float norm) const { return fmaf(by_norm, norm > 0 ? __fdividef(1.0f, norm) : 0.0f, by_one); }
-
-    // To be multiplied with the scale of the query. It is infinite where there is no vector.
-    __device__ float penalty(float norm, bool is_row) const { return is_row ? by_square * norm * norm : INFINITE; }
-};
-
 template <u32 COLUMNS>
 static __device__ void load_scales(float (&column_scales)[COLUMNS], u32 queries, const float* scales) {
     for (u32 i = threadIdx.x; i < COLUMNS; i += blockDim.x) column_scales[i] = i < queries ? scales[i] : 1.0f;
@@ -142,7 +142,7 @@ static __device__ void load_scales(float (&column_scales)[COLUMNS], u32 queries,
 template <class Corpus, u32 COLUMNS, u32 TERMS, u32 STAGES, u32 UNROLL, u32 AHEAD>
 static __device__ void scan(u32 queries, u32 rows, u32 dimension, u32 padded, u32 metric, u32 first_group, u32 end_group,
     const typename Corpus::Stored* corpus, const float* norms, const u16* rounded, const float* scales, float* maxima,
-    CancelSignal cancel) {
+    u32* part_maxima, CancelSignal cancel) {
     constexpr u32 QUERIES = 4;
     extern __shared__ uint4 shared[];
     __shared__ float column_scales[COLUMNS];
@@ -180,7 +180,9 @@ static __device__ void scan(u32 queries, u32 rows, u32 dimension, u32 padded, u3
                 float value = fmaf(-column_scales[first + i], penalty, acc[i] * factor);
                 for (u32 offset = 16; offset > 0; offset /= 2)
                     value = fmaxf(value, __shfl_xor_sync(ALL_LANES, value, offset));
-                if (lane == 0 && first + i < queries) maxima[u64(first + i) * groups + group] = value;
+                if (lane > 0 || first + i >= queries) continue;
+                maxima[u64(first + i) * groups + group] = value;
+                atomicMax(part_maxima + (first + i) * PARTS + group % PARTS, to_ordered(value));
             }
         }
     }
@@ -190,7 +192,7 @@ static __device__ void scan(u32 queries, u32 rows, u32 dimension, u32 padded, u3
 template <class Corpus, u32 COLUMNS, u32 TERMS, u32 STAGES, u32 UNROLL, u32 AHEAD>
 static __device__ void scan(u32 queries, u32 rows, u32 dimension, u32 padded, u32 metric, u32 first_group, u32 end_group,
     const typename Corpus::Stored* corpus, const float* norms, const u16* rounded, const float* scales, float* maxima,
-    CancelSignal cancel) {
+    u32* part_maxima, CancelSignal cancel) {
     typedef typename Corpus::Stored Stored;
     typedef TensorCores<Corpus, COLUMNS, TERMS> Cores;
     static_assert(STAGES % UNROLL == 0 && UNROLL * CHUNK * sizeof(Stored) % 128 == 0, "whole stages and lines");
@@ -257,6 +259,10 @@ static __device__ void scan(u32 queries, u32 rows, u32 dimension, u32 padded, u3
 #pragma unroll
     for (u32 stage = 0; stage < STAGES; stage++) load_next(stages[stage]);
 
+    // The best of the groups of this warp, which are in one part.
+    float best_of_part[(TILES + 7) / 8][2];
+#pragma unroll
+    for (u32 i = 0; i < (TILES + 7) / 8; i++) best_of_part[i][0] = best_of_part[i][1] = -INFINITE;
     for (u32 group = first; group < end; group += warps) {
         // The best of the columns 2 t and 2 t + 1 of the tiles g, g + 8 and so on.
         float best[(TILES + 7) / 8][2];
@@ -277,10 +283,8 @@ static __device__ void scan(u32 queries, u32 rows, u32 dimension, u32 padded, u3
                         a[i][0] = operands<Corpus, Cores::PARTS>(stages[stage + i][0]);
                         a[i][1] = operands<Corpus, Cores::PARTS>(stages[stage + i][1]);
                     }
-                    cores.begin();
 #pragma unroll
                     for (u32 i = 0; i < UNROLL; i++) cores.add(chunk + stage + i, a[i][0], a[i][1]);
-                    cores.finish();
 #pragma unroll
                     for (u32 i = 0; i < UNROLL; i++) load_next(stages[stage + i]);
                     if constexpr (AHEAD > 0) {
@@ -317,8 +321,18 @@ static __device__ void scan(u32 queries, u32 rows, u32 dimension, u32 padded, u3
 #pragma unroll
             for (u32 column = 0; column < 2; column++) {
                 const u32 query = 64 * i + 8 * g + 2 * t + column;
+                best_of_part[i][column] = fmaxf(best_of_part[i][column], best[i][column]);
                 if (8 * i + g < TILES && query < queries) maxima[u64(query) * groups + group] = best[i][column];
             }
+        }
+    }
+#pragma unroll
+    for (u32 i = 0; i < (TILES + 7) / 8; i++) {
+#pragma unroll
+        for (u32 column = 0; column < 2; column++) {
+            const u32 query = 64 * i + 8 * g + 2 * t + column;
+            if (8 * i + g < TILES && query < queries)
+                atomicMax(part_maxima + query * PARTS + first % PARTS, to_ordered(best_of_part[i][column]));
         }
     }
 }
@@ -379,52 +393,204 @@ static __device__ void exact(u32 rows, u32 dimension, u32 metric, const float* q
     }
 }
 
-// The keys of the vectors of one group of one query a block; 0 for those that are not among the best k. selected_ranks and
-// selected are the `gridDim.x` best groups of each query, best first. overflows: whether more groups than these may have
-// vectors among the best k.
-template <class Corpus>
-static __device__ void rank(u32 rows, u32 dimension, u32 metric, u32 k, const float* numbers, const double* norms,
-    const float* slacks, const typename Corpus::Stored* corpus, const float* selected_ranks, const u32* selected, u64* keys,
-    u64* overflows) {
-    const u32 query = blockIdx.y, place = blockIdx.x, places = gridDim.x;
-    const u32 groups = (rows + GROUP - 1) / GROUP;
-    const float* ranks = selected_ranks + u64(query) * places;
-    const float least = k <= places ? ranks[k - 1] - slacks[query] : -INFINITE;
-    const bool is_candidate = ranks[place] >= least;
-    if (threadIdx.x == 0 && place + 1 == places) overflows[query] = is_candidate && places < groups;
-    const bool aligned = dimension % 8 == 0 && u64(corpus) % 16 == 0;
-    const u32 group = selected[u64(query) * places + place];
+// The groups that may have one of the best k vectors of a query, a query a block: those whose rank is at least that of the
+// k-th best group less the slack. They are the first of the `places` groups of the query in selected_ranks and selected,
+// best first; the ranks of the other places are infinitely low. Where they are more than there are places, all places have
+// the same rank.
+//
+// part_maxima: ordered bits of the best rank of each part of the groups. The k-th best part is no better than the k-th best
+// group, and almost as good where k is small beside PARTS, so that few groups are compared.
+static __device__ void select(u32 groups, u32 k, u32 places, const float* maxima, const u32* part_maxima, const float* slacks,
+    float* selected_ranks, u32* selected) {
+    __shared__ float ranks[SELECT_THREADS];
+    __shared__ u32 indices[SELECT_THREADS];
+    __shared__ u32 count;
+    __shared__ float kth;
+    const u32 query = blockIdx.x, thread = threadIdx.x;
+    if (thread == 0) {
+        count = 0;
+        kth = -INFINITE;
+    }
+    const float slack = slacks[query];
+    const float part_bound = kth_largest<16>(thread < PARTS ? part_maxima[query * PARTS + thread] : 0, k) - slack;
+    const float* own = maxima + u64(query) * groups;
+    constexpr u32 UNROLL = 16;
 #pragma unroll 1
-    for (u32 i = threadIdx.x / 32; i < GROUP; i += WARPS) {
-        const u32 row = group * GROUP + i;
-        u64 key = 0;
-        if (is_candidate && row < rows) {
-            const float* own = numbers + u64(query) * dimension;
-            const float value =
-                exact_rank<Corpus>(metric, dimension, aligned, own, norms[query], corpus + u64(row) * dimension);
-            const u32 bits = __float_as_uint(value);
-            // Unsigned integers that order as the numbers; of equal ones the lower index has the larger key.
-            key = u64(bits >> 31 ? ~bits : bits | 0x80000000u) << 32 | ~row;
+    for (u32 first = thread; first < groups; first += UNROLL * SELECT_THREADS) {
+        float values[UNROLL];
+#pragma unroll
+        for (u32 i = 0; i < UNROLL; i++) {
+            const u32 group = first + i * SELECT_THREADS;
+            values[i] = group < groups ? own[group] : -INFINITE;
         }
-        if (threadIdx.x % 32 == 0) keys[(u64(query) * places + place) * GROUP + i] = key;
+#pragma unroll
+        for (u32 i = 0; i < UNROLL; i++) {
+            const u32 group = first + i * SELECT_THREADS;
+            if (values[i] < part_bound || group >= groups) continue;
+            const u32 place = atomicAdd(&count, 1);
+            if (place >= SELECT_THREADS) break;
+            ranks[place] = values[i];
+            indices[place] = group;
+        }
+    }
+    __syncthreads();
+    // There are few, so that each counts those before it.
+    const bool is_there = thread < min(count, SELECT_THREADS);
+    const float rank = is_there ? ranks[thread] : -INFINITE;
+    const u32 group = is_there ? indices[thread] : 0;
+    u32 place = 0;
+    for (u32 i = 0; is_there && i < min(count, SELECT_THREADS); i++)
+        place += ranks[i] > rank || (ranks[i] == rank && indices[i] < group);
+    if (is_there && place == k - 1) kth = rank;
+    __syncthreads();
+    const bool is_candidate = is_there && rank >= kth - slack;
+    const u32 number = __syncthreads_count(is_candidate);
+    const bool overflows = count > SELECT_THREADS || number > places;
+    if (is_candidate && !overflows) {
+        selected_ranks[u64(query) * places + place] = rank;
+        selected[u64(query) * places + place] = group;
+    }
+    for (u32 other = overflows ? thread : number + thread; other < places; other += SELECT_THREADS) {
+        selected_ranks[u64(query) * places + other] = overflows ? 0.0f : -INFINITE;
+        selected[u64(query) * places + other] = 0;
     }
 }
 
-#define SCAN(corpus, name, columns, terms, stages, unroll, ahead, threads, blocks)                                       \
+// Sorts keys in shared memory from the largest on, by a bitonic network. `size` is a power of two.
+static __device__ void sort_descending(u64* keys, u32 size) {
+    for (u32 run = 2; run <= size; run *= 2) {
+        for (u32 stride = run / 2; stride > 0; stride /= 2) {
+            __syncthreads();
+            for (u32 pair = threadIdx.x; pair < size / 2; pair += THREADS) {
+                const u32 low = 2 * pair - (pair & (stride - 1)), high = low + stride;
+                const u64 a = keys[low], b = keys[high];
+                const bool descends = (low & run) == 0;
+                if ((a < b) == descends) {
+                    keys[low] = b;
+                    keys[high] = a;
+                }
+            }
+        }
+    }
+    __syncthreads();
+}
+
+// Which of VECTORS successive vectors from `row` on may be as good as `least`, by a warp, in single precision: as bits. As
+// the query is not rounded, ranks are closer than those of the scan to what they are, and the same bound of the error holds.
+template <class Corpus>
+static __device__ u32 reaching(float least, u32 rows, u32 dimension, u32 metric, u32 row, const float* query, float scale,
+    const typename Corpus::Stored* corpus, const float* norms) {
+    const RankOfProduct rank(metric);
+    float sums[VECTORS] = {};
+#pragma unroll 3
+    for (u32 at = 8 * (threadIdx.x % 32); at < dimension; at += 256) {
+        Eight<typename Corpus::Stored> numbers[VECTORS];
+#pragma unroll
+        for (u32 v = 0; v < VECTORS; v++) numbers[v] = load8(corpus + u64(min(row + v, rows - 1)) * dimension, at, dimension, true);
+        const auto query_numbers = load8(query, at, dimension, true);
+#pragma unroll
+        for (u32 i = 0; i < 8; i++)
+#pragma unroll
+            for (u32 v = 0; v < VECTORS; v++)
+                sums[v] = fmaf(scale * query_numbers.numbers[i], Corpus::widen(numbers[v].numbers[i]), sums[v]);
+    }
+    u32 found = 0;
+#pragma unroll
+    for (u32 v = 0; v < VECTORS; v++) {
+        for (u32 offset = 16; offset > 0; offset /= 2) sums[v] += __shfl_xor_sync(ALL_LANES, sums[v], offset);
+        const float norm = norms[min(row + v, rows - 1)];
+        const float value = fmaf(-scale, rank.penalty(norm, row + v < rows), sums[v] * rank.factor(norm));
+        // Also where it is not a number, as queries of extreme norms may have it.
+        if (!(value < least)) found |= 1u << v;
+    }
+    return found;
+}
+
+// candidates: the keys of the vectors of the selected groups of each query, and 0 for those that are not among the best k.
+// selected_ranks and selected are the `places` best groups of each query, best first. overflows: whether more groups than
+// these may have vectors among the best k.
+//
+// If `few`, the ranks are those of a scan, and the k best of the candidates are written to `keys` by the last block of a
+// query. It has shared memory for as many keys as there may be candidates, and the next power of two. `finished` counts the
+// blocks of a query, and is 0 before and after.
+template <class Corpus>
+static __device__ void rank(u32 rows, u32 dimension, u32 metric, u32 k, u32 places, bool few, const float* numbers,
+    const double* norms, const float* scales, const float* slacks, const typename Corpus::Stored* corpus,
+    const float* corpus_norms, const float* selected_ranks, const u32* selected, u64* candidates, u64* overflows,
+    u32* finished, u64* keys) {
+    extern __shared__ u64 sorted[];
+    __shared__ bool is_last;
+    __shared__ u32 count;
+    const u32 query = blockIdx.y, groups = (rows + GROUP - 1) / GROUP, lane = threadIdx.x % 32;
+    const float* ranks = selected_ranks + u64(query) * places;
+    u64* const own_candidates = candidates + u64(query) * places * GROUP;
+    const float least = k <= places ? ranks[k - 1] - slacks[query] : -INFINITE;
+    if (blockIdx.x == 0 && threadIdx.x == 0) overflows[query] = ranks[places - 1] >= least && places < groups;
+    const bool aligned = dimension % 8 == 0 && u64(corpus) % 16 == 0;
+    const float* own = numbers + u64(query) * dimension;
+#pragma unroll 1
+    for (u32 place = blockIdx.x; place < places; place += gridDim.x) {
+        const u32 first = threadIdx.x / 32 * VECTORS, row = selected[u64(query) * places + place] * GROUP + first;
+        // Bits of the vectors that are ranked in double precision.
+        u32 left = 0;
+        if (ranks[place] >= least && row < rows) {
+            left = (1u << min(VECTORS, rows - row)) - 1;
+            if (few) left &= reaching<Corpus>(least, rows, dimension, metric, row, own, scales[query], corpus, corpus_norms);
+        }
+        u64 key = 0;
+#pragma unroll 1
+        for (; left != 0; left &= left - 1) {
+            const u32 v = __ffs(left) - 1;
+            const float value =
+                exact_rank<Corpus>(metric, dimension, aligned, own, norms[query], corpus + u64(row + v) * dimension);
+            // Of equal ranks the lower index has the larger key.
+            if (lane == v) key = u64(to_ordered(value)) << 32 | ~(row + v);
+        }
+        if (lane < VECTORS) own_candidates[place * GROUP + first + lane] = key;
+    }
+    if (!few) return;
+    __threadfence();
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        is_last = atomicInc(finished + query, gridDim.x - 1) == gridDim.x - 1;
+        count = 0;
+    }
+    __syncthreads();
+    if (!is_last) return;
+    __threadfence();
+    for (u32 i = threadIdx.x; i < places * GROUP && ranks[i / GROUP] >= least; i += THREADS) {
+        const u64 key = __ldcg(own_candidates + i);
+        if (key != 0) sorted[atomicAdd(&count, 1)] = key;
+    }
+    __syncthreads();
+    u32 size = 1;
+    while (size < count) size *= 2;
+    for (u32 i = count + threadIdx.x; i < size; i += THREADS) sorted[i] = 0;
+    sort_descending(sorted, size);
+    for (u32 i = threadIdx.x; i < k; i += THREADS) keys[u64(query) * k + i] = i < size ? sorted[i] : 0;
+}
+
+#define SCAN(corpus, name, columns, threads, blocks, ...)                                                                \
     extern "C" __global__ void __launch_bounds__(threads, blocks) similarity_scan_##name##_##columns(u32 queries,        \
         u32 rows, u32 dimension, u32 padded, u32 metric, u32 first_group, u32 end_group, const corpus::Stored* vectors,  \
-        const float* norms, const u16* rounded, const float* scales, float* maxima, const volatile u32* flag,             \
-        u32* cancelled) {                                                                                                \
-        scan<corpus, columns, terms, stages, unroll, ahead>(queries, rows, dimension, padded, metric, first_group,       \
-            end_group, vectors, norms, rounded, scales, maxima, {flag, cancelled});                                      \
+        const float* norms, const u16* rounded, const float* scales, float* maxima, u32* part_maxima,                    \
+        const volatile u32* flag, u32* cancelled) {                                                                      \
+        __VA_ARGS__(queries, rows, dimension, padded, metric, first_group, end_group, vectors, norms, rounded, scales,   \
+            maxima, part_maxima, {flag, cancelled});                                                                     \
     }
+
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+#define SCAN_128(corpus, stages) ring_scan<corpus>
+#else
+#define SCAN_128(corpus, stages) scan<corpus, 128, 1, stages, 2, 6>
+#endif
 
 #define ENTRIES(corpus, name, stages)                                                                                   \
     extern "C" __global__ void __launch_bounds__(THREADS) similarity_prepare_##name(u32 queries, u32 dimension,          \
         u32 padded, u32 terms, u32 metric, float largest_norm, const float* numbers, u16* rounded, double* norms,        \
-        float* scales, float* slacks) {                                                                                  \
+        float* scales, float* slacks, u32* part_maxima, u32* finished) {                                                 \
         prepare<corpus>(queries, dimension, padded, terms, metric, largest_norm, numbers, rounded, norms, scales,        \
-            slacks);                                                                                                     \
+            slacks, part_maxima, finished);                                                                              \
     }                                                                                                                    \
     extern "C" __global__ void __launch_bounds__(THREADS) similarity_exact_##name(u32 rows, u32 dimension, u32 metric,   \
         const float* query, const double* norm, const corpus::Stored* vectors, float* maxima,                            \
@@ -432,16 +598,22 @@ static __device__ void rank(u32 rows, u32 dimension, u32 metric, u32 k, const fl
         exact<corpus>(rows, dimension, metric, query, norm, vectors, maxima, {flag, cancelled});                         \
     }                                                                                                                    \
     extern "C" __global__ void __launch_bounds__(THREADS) similarity_rank_##name(u32 rows, u32 dimension, u32 metric,    \
-        u32 k, const float* numbers, const double* norms, const float* slacks, const corpus::Stored* vectors,            \
-        const float* selected_ranks, const u32* selected, u64* keys, u64* overflows) {                                   \
-        rank<corpus>(rows, dimension, metric, k, numbers, norms, slacks, vectors, selected_ranks, selected, keys,        \
-            overflows);                                                                                                  \
+        u32 k, u32 places, u32 few, const float* numbers, const double* norms, const float* scales, const float* slacks, \
+        const corpus::Stored* vectors, const float* corpus_norms, const float* selected_ranks, const u32* selected,      \
+        u64* candidates, u64* overflows, u32* finished, u64* keys) {                                                     \
+        rank<corpus>(rows, dimension, metric, k, places, few, numbers, norms, scales, slacks, vectors, corpus_norms,     \
+            selected_ranks, selected, candidates, overflows, finished, keys);                                            \
     }                                                                                                                    \
-    SCAN(corpus, name, 8, 2, 2 * stages, 2, 0, 256, 2)                                                                   \
-    SCAN(corpus, name, 64, 1, 2 * stages, 2, 0, 256, 1)                                                                  \
-    SCAN(corpus, name, 128, 1, stages, 2, 6, 384, 1)
+    SCAN(corpus, name, 8, 256, 2, scan<corpus, 8, 2, 2 * stages, 2, 0>)                                                  \
+    SCAN(corpus, name, 64, 256, 1, scan<corpus, 64, 1, 2 * stages, 2, 0>)                                                \
+    SCAN(corpus, name, 128, 384, 1, SCAN_128(corpus, stages))
 
 // As many bytes in flight for each type.
 ENTRIES(F32, f32, 2)
 ENTRIES(F16, f16, 4)
 ENTRIES(Bf16, bf16, 4)
+
+extern "C" __global__ void __launch_bounds__(SELECT_THREADS) similarity_select(u32 groups, u32 k, u32 places, const float* maxima,
+    const u32* part_maxima, const float* slacks, float* selected_ranks, u32* selected) {
+    select(groups, k, places, maxima, part_maxima, slacks, selected_ranks, selected);
+}

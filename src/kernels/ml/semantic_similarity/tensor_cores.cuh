@@ -1,5 +1,4 @@
-// Products of vectors in registers with queries in shared memory: for each compute capability from 8.0 on with its
-// matrix operations.
+// Products of vectors in registers with queries in shared memory, from compute capability 8.0 on.
 
 #ifndef TOWER_KERNELS_TENSOR_CORES
 #define TOWER_KERNELS_TENSOR_CORES
@@ -100,62 +99,7 @@ template <class Corpus, u32 COLUMNS, u32 TERMS> struct TensorCores {
             }
         }
     }
-
-    __device__ void begin() {}
-    __device__ void finish() {}
 };
-
-#ifdef __CUDA_ARCH_FEAT_SM90_ALL
-// The same for one term with the operations of Hopper, which four warps issue together for 64 vectors. These read the
-// queries from shared memory by themselves, eight numbers of eight queries in 128 bytes, in the order in which a thread
-// has the numbers of vectors.
-template <class Corpus> struct TensorCores<Corpus, 128, 1> {
-    typedef typename Corpus::Format Format;
-    static constexpr u32 TILES = 16, PARTS = 1;
-    float acc[TILES][4];
-    u64 descriptor;
-    bool is_clear;
-
-    __device__ TensorCores(uint4* shared, u32 padded, const u16* rounded) {
-        u32* words = reinterpret_cast<u32*>(shared);
-        const u32 chunks = padded / CHUNK;
-#pragma unroll 8
-        for (u32 i = threadIdx.x; i < 128 * 4 * chunks; i += blockDim.x) {
-            const u32 t = i % 4, query = i / 4 % 128, chunk = i / 512;
-            const uint4 four = reinterpret_cast<const uint4*>(rounded)[query * (padded / 8) + chunk * 4 + t];
-            u32* to = words + (chunk * 4 * 128 + query) * 4 + t;
-            to[0] = four.x;
-            to[512] = four.y;
-            to[1024] = four.z;
-            to[1536] = four.w;
-        }
-        // The next eight numbers are 128 * 16 bytes away, the next eight queries 128 bytes.
-        const u64 address = __cvta_generic_to_shared(shared);
-        descriptor = (address >> 4 & 0x3fff) | u64(128) << 16 | u64(8) << 32;
-        // Written by threads, read by the tensor cores.
-        asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    }
-
-    __device__ void clear() { is_clear = true; }
-
-    __device__ void begin() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
-
-    __device__ void add(u32 chunk, const Operands<Corpus, PARTS>& upper, const Operands<Corpus, PARTS>& lower) {
-        const u32(&u)[4] = upper.parts[0];
-        const u32(&l)[4] = lower.parts[0];
-        // 128 * 16 bytes for eight numbers, in units of 16 bytes.
-        const u64 at = descriptor + chunk * (4 * 128);
-        Format::multiply128(acc, u[0], l[0], u[1], l[1], at, !is_clear);
-        Format::multiply128(acc, u[2], l[2], u[3], l[3], at + 2 * 128, true);
-        is_clear = false;
-    }
-
-    __device__ void finish() {
-        asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
-        asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-    }
-};
-#endif
 #endif
 
 #endif
