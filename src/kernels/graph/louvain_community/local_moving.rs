@@ -74,7 +74,7 @@ struct LocalMoving<'a> {
     graph: &'a LevelGraph,
     resolution: f64,
     community: Vec<AtomicU32>,
-    /// The community that a node has chosen.
+    /// The community that a node has chosen, which is its own unless it is about to move.
     target: Vec<AtomicU32>,
     /// The sum of the degrees of the nodes of each community.
     degree_sum: Vec<AtomicU32>,
@@ -221,9 +221,33 @@ impl<'a> LocalMoving<'a> {
         self.degree_sum[to as usize].fetch_add(degree, Ordering::Relaxed);
         self.community[node as usize].store(to, Ordering::Relaxed);
         for (other, _) in self.graph.row(node) {
-            if load(&self.community, other) != to {
+            // Where the neighbour will be: it may be moving at the same time, on another thread.
+            if load(&self.target, other) != to {
                 self.is_active[other as usize].store(true, Ordering::Relaxed);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::graph::csr::{CsrGraph, Direction};
+
+    #[test]
+    fn neighbours_that_move_together_are_active_alike_in_any_order() {
+        // A path of four nodes, of which the two in the middle move to the same community.
+        let edges = [[0, 1], [1, 2], [2, 3]];
+        let graph = CsrGraph::from_edges(4, &edges, Direction::Undirected).unwrap();
+        let level = LevelGraph::first(&graph, &RunContext::detached()).unwrap();
+        for order in [[1, 2], [2, 1]] {
+            let moving = LocalMoving::new(&level, &[0, 1, 2, 3], 1.0);
+            moving.is_active.iter().for_each(|is_active| is_active.store(false, Ordering::Relaxed));
+            order.iter().for_each(|&node| moving.target[node as usize].store(0, Ordering::Relaxed));
+            order.iter().for_each(|&node| moving.apply(node));
+            let is_active: Vec<bool> = moving.is_active.iter().map(|flag| flag.load(Ordering::Relaxed)).collect();
+            assert_eq!(is_active, [false, false, false, true]);
+            assert_eq!(moving.communities(), [0, 0, 0, 3]);
         }
     }
 }
