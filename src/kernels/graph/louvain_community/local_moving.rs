@@ -12,9 +12,10 @@ use crate::kernels::graph::weight_table::WeightTable;
 use crate::random::SplitMix64;
 use crate::service::{KernelError, RunContext};
 
-/// The most groups of nodes of a sweep, which move one after the other; a power of two. The nodes of a group choose without
-/// regard to each other, so fewer nodes than this are moved one by one.
-const MAX_GROUPS: usize = 64;
+/// The groups of nodes of a sweep, which move one after the other; a power of two.
+const GROUPS: usize = 16;
+/// Up to so many nodes are moved one by one: the nodes of a group choose without regard to each other.
+const FEW_NODES: usize = 64;
 
 /// The options of the method.
 pub(super) struct Limits {
@@ -163,14 +164,14 @@ impl<'a> LocalMoving<'a> {
                 active.push(node);
             }
         }
-        if active.len() <= MAX_GROUPS {
+        if active.len() <= FEW_NODES {
             active.sort_unstable_by_key(|&node| order.key(node));
             return Ok(active.into_iter().map(|node| vec![node]).collect());
         }
-        let mut groups = vec![Vec::new(); MAX_GROUPS];
+        let mut groups = vec![Vec::new(); GROUPS];
         for node in active {
             cancel_check.spend(1)?;
-            groups[(order.key(node) >> (u32::BITS - MAX_GROUPS.ilog2())) as usize].push(node);
+            groups[(order.key(node) >> (u32::BITS - GROUPS.ilog2())) as usize].push(node);
         }
         Ok(groups)
     }

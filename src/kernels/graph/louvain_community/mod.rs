@@ -21,8 +21,8 @@
 //! are moved in the same way. All of this is done again from the communities that were found, as long as it gains 0.001:
 //! Rotta and Noack, *Multilevel local search algorithms for modularity clustering* (2011).
 //!
-//! Nodes are moved in parallel: a sweep goes through up to 64 groups of nodes, which a hash of the node, the sweep and the
-//! seed chooses. The nodes of a group choose their communities at the same time, and then all of them move. So neighbours
+//! Nodes are moved in parallel: a sweep goes through 16 groups of nodes, which a hash of the node, the sweep and the seed
+//! chooses; up to 64 nodes are moved one by one. The nodes of a group choose their communities at the same time, and then all of them move. So neighbours
 //! seldom move past each other, and if they do, they are in different groups in the next sweep; Lu, Halappanavar and
 //! Kalyanaraman, *Parallel heuristics for scalable community detection* (2015) describe the problem and other ways around
 //! it. Nodes are skipped while none of their neighbours moves: Traag, Waltman and van Eck, *From Louvain to Leiden* (2019).
