@@ -108,17 +108,47 @@ pub(in crate::kernels::graph) fn count(
     ];
     cuda.launch(&MODULE, "modularity_count_arcs", by_node, &args)?;
 
-    let add_degrees = |by_rows: u32, degrees: &DeviceBuffer<u64>, cuda: &mut LaunchContext<'_>| {
-        let sums = cuda.zeroed::<u64>(nodes)?;
-        let args: [&dyn Arg; 6] = [n, &by_rows, offsets, degrees, communities, &sums];
-        cuda.launch(&MODULE, "modularity_add_degrees", Launch::new(n.div_ceil(NODES_PER_BLOCK), 256), &args)?;
-        Ok::<_, KernelError>(sums)
+    let out_sums = cuda.zeroed::<u64>(nodes)?;
+    launch_add_degrees(1 - is_weighted, offsets, &out_degrees, communities, &out_sums, cuda)?;
+    let in_sums = match direction {
+        Direction::Undirected => out_sums,
+        Direction::Directed => {
+            let in_sums = cuda.zeroed::<u64>(nodes)?;
+            launch_add_degrees(0, offsets, &in_degrees, communities, &in_sums, cuda)?;
+            in_sums
+        }
     };
-    let out_sums = add_degrees(1 - is_weighted, &out_degrees, cuda)?;
-    let in_sums = if is_directed == 1 { add_degrees(0, &in_degrees, cuda)? } else { out_sums };
     cuda.launch(&MODULE, "modularity_add_products", by_node, &[n, &out_sums, &in_sums, &counts])?;
 
     let counts = cuda.download(&counts)?;
     let degree_products = u128::from(counts[3]) << 64 | u128::from(counts[2]);
     Ok(CommunityCounts { arcs: counts[0], internal_arcs: counts[1], degree_products })
+}
+
+/// Sums up the degrees of the nodes of each community, which is below the number of `sums`.
+///
+/// # Errors
+/// Those of the launch context.
+pub(in crate::kernels::graph) fn add_degrees(
+    degrees: &DeviceBuffer<u64>,
+    communities: &DeviceBuffer<u32>,
+    sums: &DeviceBuffer<u64>,
+    cuda: &mut LaunchContext<'_>,
+) -> Result<(), KernelError> {
+    cuda.zero(sums)?;
+    let no_rows = cuda.alloc(0)?;
+    launch_add_degrees(0, &no_rows, degrees, communities, sums, cuda)
+}
+
+fn launch_add_degrees(
+    by_rows: u32,
+    offsets: &DeviceBuffer<u32>,
+    degrees: &DeviceBuffer<u64>,
+    communities: &DeviceBuffer<u32>,
+    sums: &DeviceBuffer<u64>,
+    cuda: &mut LaunchContext<'_>,
+) -> Result<(), KernelError> {
+    let n = communities.len() as u32;
+    let args: [&dyn Arg; 6] = [&n, &by_rows, offsets, degrees, communities, sums];
+    cuda.launch(&MODULE, "modularity_add_degrees", Launch::new(n.div_ceil(NODES_PER_BLOCK), 256), &args)
 }
