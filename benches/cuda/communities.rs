@@ -64,7 +64,10 @@ fn measure(name: &'static str, edges: (u64, Vec<[u32; 2]>)) {
     assert!(score == on_cpu);
 
     let input = Payload::typed(LouvainCommunityInput::from_operand(operand));
-    let found = timed::<_, LouvainCommunityOutput>("Louvain, CPU", &mut cpu, "graph/louvain-community", &input);
+    let id = "graph/louvain-community";
+    let found = timed::<_, LouvainCommunityOutput>("Louvain, CUDA", &mut cuda, id, &input);
+    let on_cpu = timed::<_, LouvainCommunityOutput>("Louvain, CPU", &mut cpu, id, &input);
+    assert!(found == on_cpu);
     let LouvainCommunityOutput { num_communities, modularity, levels, iterations, .. } = *found;
     println!("    {num_communities} communities, modularity {modularity:.4}, {levels} levels, {iterations} sweeps");
 }

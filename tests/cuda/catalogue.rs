@@ -26,6 +26,7 @@ use tower_kernels::kernels::graph::jaccard_similarity::JaccardSimilarityInput;
 use tower_kernels::kernels::graph::k_clique::{KCliqueInput, KCliqueOutput};
 use tower_kernels::kernels::graph::katz_centrality::{KatzCentralityInput, KatzCentralityOutput};
 use tower_kernels::kernels::graph::label_propagation::{LabelPropagationInput, LabelPropagationOutput};
+use tower_kernels::kernels::graph::louvain_community::{LouvainCommunityInput, LouvainCommunityOutput};
 use tower_kernels::kernels::graph::modularity_score::{ModularityScoreInput, ModularityScoreOutput};
 use tower_kernels::kernels::graph::motif_detection::{MotifDetectionInput, MotifDetectionOutput};
 use tower_kernels::kernels::graph::pagerank::{PageRankInput, PageRankOutput};
@@ -38,8 +39,8 @@ use tower_kernels::kernels::risk::monte_carlo_var::{MonteCarloVarInput, MonteCar
 use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricingInput, OptionPricingOutput};
 use tower_kernels::kernels::temporal::volatility_analysis::{Mean, VolatilityInput, VolatilityOutput};
 use tower_kernels::service::{
-    DType, FloatArray, KernelError, KernelRequest, KernelResponse, KernelService, NumberArray, Operand, OperandValue,
-    Payload, RunContext,
+    Buffer, DType, FloatArray, KernelError, KernelRequest, KernelResponse, KernelService, NumberArray, Operand,
+    OperandValue, Payload, RunContext,
 };
 
 use crate::probe::{Bench, numbers};
@@ -64,6 +65,7 @@ crate::tests! {
     counting_cliques_stops_at_the_deadline
     communities_are_the_same
     label_propagation_stops_at_the_deadline
+    louvain_stops_at_the_deadline
     volatility_analysis_stops_when_its_request_is_cancelled
     a_service_over_this_machine_runs_on_cuda
     strong_components_are_the_same
@@ -738,11 +740,13 @@ fn counting_cycles_and_motifs_stops_at_the_deadline() {
     }
 }
 
-/// Graphs with rows for threads, warps, blocks, and tables in global memory.
+/// Graphs with rows for threads, warps, blocks, tables in global memory, and several blocks.
 fn graphs_of_communities() -> Vec<(&'static str, u64, Vec<[u32; 2]>)> {
     let mut hubs = random_edges(60_000, 200_000, 13);
-    for (hub, len) in [(0, 40_000), (1, 39_999), (2, 3_000), (3, 2_049), (4, 2_048), (5, 257), (6, 256)] {
-        hubs.extend((0..len).map(|node| [hub, 7 + node]));
+    let of_labels = [40_000, 39_999, 3_000, 2_049, 2_048, 257, 256];
+    let of_louvain = [8_193, 8_192, 1_025, 1_024, 129, 128];
+    for (hub, len) in (0..).zip(of_labels.into_iter().chain(of_louvain)) {
+        hubs.extend((0..len).map(|node| [hub, 20 + node]));
     }
     let groups = random_edges(100_000, 800_000, 14);
     let groups = groups.into_iter().map(|[a, b]| if b % 5 == 0 { [a, b] } else { [a, a / 50 * 50 + b % 50] }).collect();
@@ -767,17 +771,50 @@ fn communities_are_the_same() {
             let (cuda, cpu) = both.run::<LabelPropagationOutput>("graph/label-propagation", &input);
             assert!(cuda == cpu, "{name}: {cuda:?} and {cpu:?}");
         }
-        for (directed, most) in [(false, 2), (true, 100), (true, nodes as u32)] {
+        let weights = (0..edges.len() as u32).map(|edge| (edge.wrapping_mul(0x9e37_79b9) >> 20) as f32 / 7.0);
+        let weights: Buffer<f32> = weights.collect::<Vec<_>>().into();
+        for (directed, most, is_weighted) in
+            [(false, 2, false), (false, 100, true), (true, 100, false), (true, nodes as u32, true)]
+        {
             let communities = (0..nodes as u32).map(|node| node.wrapping_mul(0x9e37_79b9) % most % nodes as u32);
             let input = ModularityScoreInput {
                 directed,
                 communities: communities.collect::<Vec<_>>().into(),
+                weights: is_weighted.then(|| weights.clone()),
                 ..ModularityScoreInput::from_edges(nodes, edges.clone())
             };
             let (cuda, cpu) = both.run::<ModularityScoreOutput>("graph/modularity-score", &Payload::typed(input));
             assert!(cuda == cpu, "{name}: {cuda:?} and {cpu:?}");
         }
+        for (seed, resolution, is_weighted) in [(0, 1.0, false), (7 << 40, 0.5, false), (1, 1.0, true), (2, 30.0, true)]
+        {
+            let input = LouvainCommunityInput {
+                seed,
+                resolution,
+                weights: is_weighted.then(|| weights.clone()),
+                ..LouvainCommunityInput::from_edges(nodes, edges.clone())
+            };
+            let (cuda, cpu) = both.run::<LouvainCommunityOutput>("graph/louvain-community", &Payload::typed(input));
+            assert!(cuda == cpu, "{name}: {cuda:?} and {cpu:?}");
+        }
     }
+}
+
+fn louvain_stops_at_the_deadline() {
+    let both = Both::new();
+    let edges = random_edges(300_000, 6_000_000, 15);
+    let graph = CsrGraph::from_edges(300_000, &edges, Direction::Undirected).unwrap();
+    let operand = both.cuda.registry.operands().put("random", graph).unwrap();
+    let request = || {
+        let input = Payload::typed(LouvainCommunityInput::from_operand(operand.clone()));
+        KernelRequest::new("graph/louvain-community", input)
+    };
+    let run = |request| both.cuda.runtime.block_on(async { both.cuda.service().ready().await?.call(request).await });
+    run(request()).unwrap();
+    // The graph is on the device now.
+    let result = run(request().with_timeout(Duration::from_millis(5)));
+    assert!(matches!(result, Err(KernelError::DeadlineExceeded { .. })), "{:?}", result.err());
+    both.cuda.settle();
 }
 
 fn label_propagation_stops_at_the_deadline() {

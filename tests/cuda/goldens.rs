@@ -271,8 +271,9 @@ fn communities_and_their_modularity_are_those_of_networkx() {
     for golden in &scores {
         for expected in golden["partitions"].as_array().unwrap() {
             let input = json!({
-                "num_nodes": golden["num_nodes"], "edges": golden["edges"], "directed": golden["directed"],
-                "communities": expected["communities"], "resolution": expected["resolution"],
+                "num_nodes": golden["num_nodes"], "edges": golden["edges"], "weights": golden["weights"],
+                "directed": golden["directed"], "communities": expected["communities"],
+                "resolution": expected["resolution"],
             });
             let output = run(&bench, "graph/modularity-score", &input);
             for field in ["modularity", "coverage"] {

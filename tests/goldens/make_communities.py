@@ -3,7 +3,7 @@ louvain_community.json.
 
     pip install -r tests/goldens/requirements.txt && python tests/goldens/make_communities.py
 
-Modularity and coverage are networkx's own. So are the communities of label propagation, of graphs whose nodes are added in
+Modularity and coverage are networkx's own; the coverage by weights, which networkx does not have, is a fraction of sums. So are the communities of label propagation, of graphs whose nodes are added in
 the order of the kernel, and coloured in it: networkx would colour nodes of many neighbours first. Louvain's method depends
 on the order of the nodes, so its golden is the modularity of the communities that networkx finds, the best of five orders.
 """
@@ -67,11 +67,32 @@ def without_loops(graph):
     return graph
 
 
-def modularity_scores(name, graph):
+def weighted(name, graph):
+    """The weights that the graph has, or else some of which all are `f32` numbers."""
+    draw = random.Random(name)
+    graph = without_loops(graph)
+    for *_, edge in graph.edges(data=True):
+        edge.setdefault("weight", draw.randrange(1000) / 64)
+    return f"{name} with weights", graph
+
+
+def weights_of(graph, weight):
+    """The field of a case, in the order of its edges."""
+    return {} if weight is None else {"weights": [edge[weight] for *_, edge in graph.edges(data=True)]}
+
+
+def coverage(graph, sets, weight):
+    if weight is None:
+        return community.partition_quality(graph, sets)[0]
+    internal = sum(graph.subgraph(nodes).size(weight) for nodes in sets)
+    return internal / graph.size(weight)
+
+
+def modularity_scores(name, graph, weight=None):
     """Random communities, few and many, and those of neighbouring numbers."""
     graph = without_loops(graph)
     draw = random.Random(len(graph))
-    case = described(name, graph)
+    case = described(name, graph) | weights_of(graph, weight)
     case["partitions"] = []
     for of_node, resolution in [
         (lambda node: draw.randrange(min(3, len(graph))), 1),
@@ -85,8 +106,8 @@ def modularity_scores(name, graph):
         case["partitions"].append({
             "communities": communities,
             "resolution": resolution,
-            "modularity": community.modularity(graph, sets, weight=None, resolution=resolution),
-            "coverage": community.partition_quality(graph, sets)[0],
+            "modularity": community.modularity(graph, sets, weight=weight, resolution=resolution),
+            "coverage": coverage(graph, sets, weight),
         })
     return case
 
@@ -123,17 +144,24 @@ def label_propagations(name, graph):
     return case
 
 
-def louvain(name, graph):
-    case = described(name, without_loops(graph))
+def louvain(name, graph, weight=None):
+    graph = without_loops(graph)
+    case = described(name, graph) | weights_of(graph, weight)
     case["runs"] = []
     for resolution in (1, 0.5, 2):
-        found = [community.louvain_communities(graph, None, resolution, seed=seed) for seed in range(5)]
-        scores = [community.modularity(graph, communities, None, resolution) for communities in found]
+        found = [community.louvain_communities(graph, weight, resolution, seed=seed) for seed in range(5)]
+        scores = [community.modularity(graph, communities, weight, resolution) for communities in found]
         case["runs"].append({"resolution": resolution, "modularity": max(scores)})
     return case
 
 
+def both(cases, golden):
+    """The goldens without weights, and then those with them."""
+    yield from (golden(*case) for case in cases())
+    yield from (golden(*weighted(*case), "weight") for case in cases())
+
+
 if __name__ == "__main__":
     write("label_propagation.json", (label_propagations(*case) for case in graphs()))
-    write("louvain_community.json", (louvain(*case) for case in graphs()))
-    write("modularity_score.json", (modularity_scores(*case) for case in [*graphs(), *directed_graphs()]))
+    write("louvain_community.json", both(graphs, louvain))
+    write("modularity_score.json", both(lambda: [*graphs(), *directed_graphs()], modularity_scores))

@@ -13,7 +13,7 @@ use tower_kernels::kernels::graph::louvain_community::{
 };
 use tower_kernels::kernels::graph::modularity_score::{ModularityScore, ModularityScoreInput, ModularityScoreOutput};
 use tower_kernels::service::{
-    Kernel, KernelError, KernelRegistry, KernelRequest, KernelService, Operand, Payload, RunContext,
+    Buffer, Kernel, KernelError, KernelRegistry, KernelRequest, KernelService, Operand, Payload, RunContext,
 };
 
 #[derive(Deserialize)]
@@ -22,6 +22,7 @@ struct Golden {
     num_nodes: u64,
     directed: bool,
     edges: Vec<[u32; 2]>,
+    weights: Option<Vec<f32>>,
     #[serde(default)]
     partitions: Vec<Partition>,
     #[serde(default)]
@@ -50,7 +51,12 @@ struct NetworkxRun {
 
 fn stored(golden: &Golden) -> Operand<CsrGraph> {
     let direction = if golden.directed { Direction::Directed } else { Direction::Undirected };
-    let graph = CsrGraph::from_edges(golden.num_nodes as usize, &golden.edges, direction).unwrap();
+    let nodes = golden.num_nodes as usize;
+    let graph = match &golden.weights {
+        Some(weights) => CsrGraph::from_weighted_edges(nodes, &golden.edges, weights, direction),
+        None => CsrGraph::from_edges(nodes, &golden.edges, direction),
+    };
+    let graph = graph.unwrap();
     let registry = KernelRegistry::new();
     tower_kernels::kernels::register_all(&registry).unwrap();
     registry.operands().put("graph", graph).unwrap()
@@ -86,13 +92,17 @@ fn score(input: &ModularityScoreInput) -> ModularityScoreOutput {
 #[test]
 fn modularity_is_that_of_networkx() {
     let goldens: Vec<Golden> = serde_json::from_str(include_str!("../goldens/modularity_score.json")).unwrap();
-    assert!(goldens.len() >= 16 && goldens.iter().filter(|golden| golden.directed).count() >= 3);
+    let count = |is: fn(&Golden) -> bool| goldens.iter().filter(|golden| is(golden)).count();
+    assert!(count(|golden| golden.directed && golden.weights.is_some()) >= 3);
+    assert!(count(|golden| golden.weights.is_none()) >= 16);
     for golden in goldens {
         let stored = stored(&golden);
-        let Golden { name, num_nodes, directed, edges, partitions, .. } = golden;
+        let Golden { name, num_nodes, directed, edges, weights, partitions, .. } = golden;
+        let weights = weights.map(Buffer::from);
         for Partition { communities, resolution, modularity, coverage } in partitions {
-            let by_edges =
-                ModularityScoreInput { directed, ..ModularityScoreInput::from_edges(num_nodes, edges.clone()) };
+            let weights = weights.clone();
+            let by_edges = ModularityScoreInput::from_edges(num_nodes, edges.clone());
+            let by_edges = ModularityScoreInput { directed, weights, ..by_edges };
             for input in [by_edges, ModularityScoreInput::from_operand(stored.clone())] {
                 let output =
                     score(&ModularityScoreInput { communities: communities.clone().into(), resolution, ..input });
@@ -127,7 +137,8 @@ fn labels_propagate_as_in_networkx() {
 #[test]
 fn louvain_communities_are_as_good_as_those_of_networkx() {
     let goldens: Vec<Golden> = serde_json::from_str(include_str!("../goldens/louvain_community.json")).unwrap();
-    assert!(goldens.len() >= 13);
+    assert!(goldens.iter().filter(|golden| golden.weights.is_none()).count() >= 13);
+    assert!(goldens.iter().filter(|golden| golden.weights.is_some()).count() >= 13);
     for golden in goldens {
         let stored = stored(&golden);
         for NetworkxRun { resolution, modularity, .. } in golden.runs {
@@ -161,6 +172,8 @@ async fn invalid_fields_of_communities_are_rejected_by_name() {
         (id, r#""num_nodes": 3, "edges": [[0, 1]], "communities": [0, 0, 3]"#, "communities[2]"),
         (id, r#""num_nodes": 1, "edges": [], "communities": [0], "resolution": -1"#, "resolution"),
         (id, r#""num_nodes": 1, "edges": [], "communities": [0], "resolution": "x""#, "resolution"),
+        (id, r#""num_nodes": 2, "edges": [[0, 1]], "communities": [0, 0], "weights": [-1.5]"#, "weights[0]"),
+        (id, r#""num_nodes": 2, "edges": [[0, 1]], "communities": [0, 0], "weights": [1.5, 1.5]"#, "weights"),
         (labels, r#""num_nodes": 2, "edges": [[0, 2]]"#, "edges[0][1]"),
         (labels, r#""num_nodes": 2, "edges": [[0, 1]], "directed": true"#, "directed"),
         (labels, r#""graph": {"operand": "one-way"}"#, "graph"),
@@ -168,6 +181,8 @@ async fn invalid_fields_of_communities_are_rejected_by_name() {
         (labels, r#""num_nodes": 2, "edges": [[0, 1]], "seed": -1"#, "seed"),
         (louvain, r#""num_nodes": 200000000, "edges": []"#, "num_nodes"),
         (louvain, r#""num_nodes": 2, "edges": [[0, 1]], "directed": true"#, "directed"),
+        (louvain, r#""num_nodes": 3, "edges": [[0, 1], [1, 2]], "weights": [0.5, -0.5]"#, "weights[1]"),
+        (louvain, r#""graph": {"num_nodes": 2, "edges": [[0, 1]], "weights": [-1]}"#, "graph.weights[0]"),
         (louvain, r#""num_nodes": 2, "edges": [[0, 1]], "max_iterations": 0"#, "max_iterations"),
         (louvain, r#""num_nodes": 2, "edges": [[0, 1]], "resolution": -0.5"#, "resolution"),
         (louvain, r#""num_nodes": 2, "edges": [[0, 1]], "min_modularity_gain": -1e-9"#, "min_modularity_gain"),
@@ -210,9 +225,28 @@ fn sweeps_end_at_the_most_that_are_allowed() {
 }
 
 #[test]
-fn a_graph_without_edges_has_no_modularity() {
+fn a_graph_without_edges_or_without_any_weight_has_no_modularity() {
     let input = ModularityScoreInput { communities: vec![0, 1].into(), ..ModularityScoreInput::from_edges(2, vec![]) };
     assert_eq!(score(&input), ModularityScoreOutput { modularity: 0.0, coverage: 0.0 });
+    let weights = Some(vec![0.0].into());
+    let input = ModularityScoreInput { edges: Some(vec![[0, 1]]), weights: weights.clone(), ..input };
+    assert_eq!(score(&input), ModularityScoreOutput { modularity: 0.0, coverage: 0.0 });
+    let found = louvain(&LouvainCommunityInput { weights, ..LouvainCommunityInput::from_edges(2, vec![[0, 1]]) });
+    assert_eq!((&found.communities[..], found.modularity), (&[0, 1][..], 0.0));
+}
+
+#[test]
+fn communities_follow_the_weights_unless_they_are_not_used() {
+    // A cycle of six, whose edges are alternately heavy and light.
+    let edges: Vec<[u32; 2]> = (0..6).map(|node| [node, (node + 1) % 6]).collect();
+    let weights =
+        |heavy: u32| Some((0..6).map(|edge| if edge % 2 == heavy { 8.0 } else { 1.0 }).collect::<Vec<f32>>().into());
+    let input = LouvainCommunityInput::from_edges(6, edges);
+    let found = |weights| louvain(&LouvainCommunityInput { weights, ..input.clone() }).communities.to_vec();
+    assert_eq!(found(weights(0)), [0, 0, 1, 1, 2, 2]);
+    assert_eq!(found(weights(1)), [0, 1, 1, 2, 2, 0]);
+    let unused = LouvainCommunityInput { weights: weights(0), use_weights: false, ..input.clone() };
+    assert_eq!(louvain(&unused), louvain(&input));
 }
 
 /// A graph, and an order of its nodes.
@@ -289,12 +323,16 @@ proptest! {
         seed in any::<u64>(),
         resolution in 0.0..3.0,
     ) {
+        let weight = |edge: u32| (edge.wrapping_mul(seed as u32 | 1) >> 27) as f32 / 3.0;
+        let weights: Option<Buffer<f32>> =
+            (seed % 2 == 0).then(|| (0..edges.len() as u32).map(weight).collect::<Vec<_>>().into());
         let input = LouvainCommunityInput::from_edges(nodes.into(), edges.clone());
-        let output = louvain(&LouvainCommunityInput { seed, resolution, ..input });
+        let output = louvain(&LouvainCommunityInput { seed, resolution, weights: weights.clone(), ..input });
         check_numbering(&output.communities, &output.sizes, output.num_communities);
         let of = |communities: Vec<u32>| {
+            let (communities, weights) = (communities.into(), weights.clone());
             let input = ModularityScoreInput::from_edges(nodes.into(), edges.clone());
-            score(&ModularityScoreInput { communities: communities.into(), resolution, ..input }).modularity
+            score(&ModularityScoreInput { communities, resolution, weights, ..input }).modularity
         };
         prop_assert_eq!(output.modularity, of(output.communities.to_vec()));
         prop_assert!(output.modularity >= of((0..nodes).collect()));

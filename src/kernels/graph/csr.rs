@@ -245,6 +245,7 @@ pub struct CsrGraph {
     predecessors: Predecessors,
     /// The least weight, of a graph with edges that have weights.
     least_weight: Option<f32>,
+    total_weight: f64,
     /// Made when a kernel needs it first, and kept.
     oriented: OnceLock<OrientedGraph>,
 }
@@ -268,7 +269,8 @@ enum Predecessors {
 impl CsrGraph {
     fn new(successors: Adjacency, predecessors: Predecessors) -> Self {
         let least_weight = successors.weights().and_then(|weights| weights.iter().copied().reduce(f32::min));
-        Self { successors, predecessors, least_weight, oriented: OnceLock::new() }
+        let total_weight = successors.weights().map_or(0.0, sum);
+        Self { successors, predecessors, least_weight, total_weight, oriented: OnceLock::new() }
     }
 
     /// Builds a graph from a list of edges, in time and memory linear in nodes and edges.
@@ -509,6 +511,11 @@ impl CsrGraph {
         self.least_weight
     }
 
+    /// The sum of the weights of all arcs; 0 without weights. An edge that leads both ways is two arcs.
+    pub fn total_weight(&self) -> f64 {
+        self.total_weight
+    }
+
     /// The nodes that edges lead to.
     pub fn successors(&self) -> &Adjacency {
         &self.successors
@@ -569,6 +576,13 @@ impl CsrGraph {
     pub(super) fn made_oriented(&self) -> Option<&OrientedGraph> {
         self.oriented.get()
     }
+}
+
+/// Returns the sum of weights, in an order that does not depend on the number of threads.
+fn sum(weights: &[f32]) -> f64 {
+    let of_chunk = |weights: &[f32]| weights.iter().copied().map(f64::from).sum();
+    let sums: Vec<f64> = weights.par_chunks(LARGE / 16).map(of_chunk).collect();
+    sums.into_iter().sum()
 }
 
 /// Values of an array that one thread checks in about 50 µs, which is worth waking others for.

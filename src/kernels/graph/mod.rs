@@ -27,9 +27,11 @@
 //! # "output":{"distances":[],"weighted_distances":[0.0,1.5,3.5,4.0],"predecessors":[4294967295,0,1,2]}
 //! ```
 //!
-//! A stored graph may have weights. Only [`shortest_path`] takes them; to the other kernels all edges are the same.
+//! A stored graph may have weights. [`shortest_path`], [`modularity_score`] and [`louvain_community`] take them; to the other
+//! kernels all edges are the same.
 
 pub mod adamic_adar;
+mod arc_units;
 pub mod average_path_length;
 pub mod betweenness_centrality;
 #[cfg(feature = "cuda")]

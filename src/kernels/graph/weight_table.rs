@@ -1,16 +1,18 @@
 //! [`WeightTable`]: sums of weights by key.
 
+use std::ops::AddAssign;
+
 /// A slot without a key. Keys are nodes, labels or communities, which are below [`MAX_NODES`](super::csr::MAX_NODES).
 const EMPTY: u32 = u32::MAX;
 /// The fewest slots.
 const MIN_SLOTS: usize = 16;
 
 /// A hash table of weights, to which others with the same key are added: open addressing with linear probing, at most
-/// half full. Sums are below 2^32: those of the arcs of a graph are.
+/// half full. Sums fit into the type of the weights; those of the arcs of a graph fit into `u32`.
 #[derive(Debug, Default)]
-pub(super) struct WeightTable {
+pub(super) struct WeightTable<W> {
     keys: Vec<u32>,
-    weights: Vec<u32>,
+    weights: Vec<W>,
     /// The slots with a key, in the order in which they got it.
     used: Vec<u32>,
     /// The bits by which a hash is longer than the number of a slot, and the slots that are used, less 1.
@@ -18,7 +20,7 @@ pub(super) struct WeightTable {
     mask: usize,
 }
 
-impl WeightTable {
+impl<W: Copy + Default + AddAssign> WeightTable<W> {
     /// Removes all keys, and makes room for this many.
     pub(super) fn clear(&mut self, max_keys: usize) {
         for &slot in &self.used {
@@ -28,7 +30,7 @@ impl WeightTable {
         let slots = (2 * max_keys).next_power_of_two().max(MIN_SLOTS);
         if slots > self.keys.len() {
             self.keys.resize(slots, EMPTY);
-            self.weights.resize(slots, 0);
+            self.weights.resize(slots, W::default());
         }
         self.shift = u32::BITS - slots.trailing_zeros();
         self.mask = slots - 1;
@@ -37,7 +39,7 @@ impl WeightTable {
 
     /// Adds to the weight of a key, and returns the sum.
     #[inline]
-    pub(super) fn add(&mut self, key: u32, weight: u32) -> u32 {
+    pub(super) fn add(&mut self, key: u32, weight: W) -> W {
         // Multiplicative hashing, of which the high bits are used.
         let mut slot = (key.wrapping_mul(0x9e37_79b1) >> self.shift) as usize;
         loop {
@@ -56,7 +58,7 @@ impl WeightTable {
     }
 
     /// Returns the keys and their weights, in the order in which the keys were added first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, u32)> + '_ {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, W)> + '_ {
         self.used.iter().map(|&slot| (self.keys[slot as usize], self.weights[slot as usize]))
     }
 }

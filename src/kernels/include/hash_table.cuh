@@ -16,8 +16,8 @@
 // otherwise. As keys stay, either all calls with a key return 0, or none does: keys that a small table has no room for can
 // go to a large one.
 //
-// `slot_of` returns the slot of a key, which stays, for values that are kept in other arrays of `slots` elements. It does not
-// use the counts, and then there need be none.
+// `slot_of` returns the slot of a key, which stays, for values that are kept in other arrays of `slots` elements. So does
+// `try_slot_of`, and NO_KEY where `try_add` returns 0. They do not use the counts, and then there need be none.
 //
 // A table of global memory is shared by the threads of one block.
 
@@ -52,12 +52,18 @@ struct CountTable {
 
     __device__ u32 add(u32 key, u32 count) const { return atomicAdd(&counts[slot_of(key)], count) + count; }
 
-    __device__ u32 try_add(u32 key, u32 count) const {
+    __device__ u32 try_slot_of(u32 key, u32 max_probes = MAX_PROBES) const {
         u32 slot = first_slot(key);
-        for (u32 probe = 0; probe < MAX_PROBES; probe++, slot = next(slot)) {
-            if (claim(slot, key)) return atomicAdd(&counts[slot], count) + count;
+#pragma unroll 1
+        for (u32 probe = 0; probe < max_probes; probe++, slot = next(slot)) {
+            if (claim(slot, key)) return slot;
         }
-        return 0;
+        return NO_KEY;
+    }
+
+    __device__ u32 try_add(u32 key, u32 count) const {
+        const u32 slot = try_slot_of(key);
+        return slot == NO_KEY ? 0 : atomicAdd(&counts[slot], count) + count;
     }
 
     // The count of a key, which is put into the table if it is not there.

@@ -105,16 +105,16 @@ template <class Entry> struct WarpAppendBuffer {
     }
 };
 
-// A barrier for all blocks of a cooperative launch: the last to arrive calls `last` in one thread, and
-// then all go on. What was written before is visible after. Both words are zero at first.
+// A barrier for the first `blocks` blocks of a cooperative launch, which are all that have not ended: the last to arrive
+// calls `last` in one thread, and then all go on. What was written before is visible after. Both words are zero at first.
 template <class Last>
-static __device__ void grid_barrier(u32* arrived, u32* passed, Last last) {
+static __device__ void grid_barrier(u32 blocks, u32* arrived, u32* passed, Last last) {
     __syncthreads();
     if (threadIdx.x == 0) {
         volatile u32* barrier_generation = passed;
         const u32 now = *barrier_generation; // it stays until this block has arrived
         __threadfence();
-        if (atomicAdd(arrived, 1) == gridDim.x - 1) {
+        if (atomicAdd(arrived, 1) == blocks - 1) {
             __threadfence();
             last();
             *arrived = 0;
@@ -126,4 +126,10 @@ static __device__ void grid_barrier(u32* arrived, u32* passed, Last last) {
         __threadfence();
     }
     __syncthreads();
+}
+
+// For all blocks of the launch.
+template <class Last>
+static __device__ void grid_barrier(u32* arrived, u32* passed, Last last) {
+    grid_barrier(gridDim.x, arrived, passed, last);
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::coloring::ColorClasses;
 use super::{LabelPropagationInput, LabelPropagationOutput, output};
+use crate::kernels::graph::arc_units::ArcUnits;
 use crate::kernels::graph::cancel_check::CancelCheck;
 use crate::kernels::graph::connected_components::numbering;
 use crate::kernels::graph::csr::{Adjacency, CsrGraph};
@@ -44,7 +45,7 @@ pub(super) fn communities(
         converged = !has_changed;
     }
     let labels = into_values(propagation.labels);
-    let counts = CommunityCounts::count(graph, &labels, context)?;
+    let counts = CommunityCounts::count(graph, ArcUnits::new(graph, false), &labels, context)?;
     let numbered = numbering::number(numbering::lowest_nodes(&labels, context)?, context)?;
     Ok(output(numbered, &counts, iterations, converged))
 }
@@ -85,7 +86,7 @@ impl<'a> Propagation<'a> {
     }
 
     /// Gives a node the label that most neighbours have: its own if that is among them, and otherwise the last in the order.
-    fn update(&self, node: u32, counts: &mut WeightTable) -> bool {
+    fn update(&self, node: u32, counts: &mut WeightTable<u32>) -> bool {
         let row = self.graph.row(node);
         let own = self.label(node);
         counts.clear(row.len());

@@ -45,7 +45,7 @@ pub(super) fn device_memory(nodes: u64, arcs: u64) -> u64 {
         .saturating_add(arcs.saturating_mul(4))
         .saturating_add(tables)
         .saturating_add(radix_sort::device_memory::<u32>(nodes, true))
-        .saturating_add(modularity_score::cuda::device_memory(nodes, false))
+        .saturating_add(modularity_score::cuda::device_memory(nodes, false, false))
         .saturating_add(1 << 16)
 }
 
@@ -63,7 +63,7 @@ pub(super) fn communities(
     let propagation = Propagation::new(graph, input.seed, cuda)?;
     let classes = propagation.color(cuda)?;
     let (iterations, converged) = propagation.sweep(&classes, tables, input.max_iterations, cuda)?;
-    let counts = modularity_score::cuda::count(&graph, &propagation.labels, cuda)?;
+    let counts = modularity_score::cuda::count(&graph, None, &propagation.labels, cuda)?;
     let parents = propagation.lowest_nodes(cuda)?;
     let numbered = connected_components::cuda::number_components(&parents, cuda)?;
     Ok(output(numbered, &counts, iterations, converged))

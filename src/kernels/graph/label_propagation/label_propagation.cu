@@ -403,8 +403,7 @@ extern "C" __global__ void __launch_bounds__(256) labels_update(
     __shared__ u32 keys[BLOCK_SLOTS], counts[BLOCK_SLOTS];
     __shared__ u32 table_begin;
     const Update update = {row, column, nodes, {seed_low, seed_high}, labels, is_active, control};
-    if (blockIdx.x == 0 && threadIdx.x == 0) CancelSignal{cancel, &control->cancelled}.poll_cancel();
-    if (control->cancelled != 0) return;
+    if (is_cancelled(CancelSignal{cancel, &control->cancelled})) return;
     const u32 num_blocks = end - blocks_begin;
     if (blockIdx.x < num_blocks) {
         const u32 at = end - 1 - blockIdx.x, node = nodes[at];

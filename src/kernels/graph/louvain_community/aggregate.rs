@@ -66,8 +66,8 @@ impl Members {
 struct Rows {
     lengths: Vec<u32>,
     columns: Vec<u32>,
-    weights: Vec<u32>,
-    degrees: Vec<u32>,
+    weights: Vec<u64>,
+    degrees: Vec<u64>,
     inner_arcs: u64,
 }
 
@@ -79,7 +79,7 @@ impl Rows {
         communities: &[u32],
         community: u32,
         members: &[u32],
-        table: &mut WeightTable,
+        table: &mut WeightTable<u64>,
         cancel_check: &mut CancelCheck<'_>,
     ) -> Result<(), KernelError> {
         let arcs: usize = members.iter().map(|&node| graph.row_len(node)).sum();
@@ -91,7 +91,7 @@ impl Rows {
             for (other, weight) in graph.row(node) {
                 let other = communities[other as usize];
                 if other == community {
-                    inner += u64::from(weight);
+                    inner += weight;
                 } else {
                     table.add(other, weight);
                 }
@@ -161,6 +161,7 @@ pub(super) fn aggregate(
 mod tests {
     use super::*;
     use crate::kernels::authoring::Random;
+    use crate::kernels::graph::arc_units::ArcUnits;
     use crate::kernels::graph::cases::random_edges;
     use crate::kernels::graph::csr::{CsrGraph, Direction};
 
@@ -169,7 +170,7 @@ mod tests {
         let context = RunContext::detached();
         let mut random = Random::new(7);
         let graph = CsrGraph::from_edges(3_000, &random_edges(3_000, &mut random), Direction::Undirected).unwrap();
-        let mut level = LevelGraph::first(&graph, &context).unwrap();
+        let mut level = LevelGraph::first(&graph, ArcUnits::new(&graph, true), &context).unwrap();
         let mut of_nodes: Vec<u32> = (0..3_000).collect();
         for most in [200, 10, 1] {
             let mut merged: Vec<u32> =
@@ -186,8 +187,8 @@ mod tests {
             let mut inner = 0;
             for community in 0..count {
                 let row = &mut expected[community * count..(community + 1) * count];
-                assert_eq!(level.degrees[community], row.iter().sum::<u32>());
-                inner += u64::from(std::mem::take(&mut row[community]));
+                assert_eq!(level.degrees[community], row.iter().sum::<u64>());
+                inner += std::mem::take(&mut row[community]);
                 let mut weights = vec![0; count];
                 level.row(community as u32).for_each(|(other, weight)| weights[other as usize] = weight);
                 assert_eq!(weights, row);

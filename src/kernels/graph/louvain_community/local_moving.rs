@@ -1,6 +1,6 @@
 //! Moves the nodes of a level between communities.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::level_graph::LevelGraph;
 use crate::kernels::graph::cancel_check::CancelCheck;
@@ -12,9 +12,10 @@ use crate::kernels::graph::weight_table::WeightTable;
 use crate::random::SplitMix64;
 use crate::service::{KernelError, RunContext};
 
-/// The most groups of nodes of a sweep, which move one after the other; a power of two. The nodes of a group choose without
-/// regard to each other, so fewer nodes than this are moved one by one.
-const MAX_GROUPS: usize = 64;
+/// The groups of nodes of a sweep, which move one after the other; a power of two.
+const GROUPS: usize = 16;
+/// Up to so many nodes are moved one by one: the nodes of a group choose without regard to each other.
+const FEW_NODES: usize = 64;
 
 /// The options of the method.
 pub(super) struct Limits {
@@ -74,10 +75,10 @@ struct LocalMoving<'a> {
     graph: &'a LevelGraph,
     resolution: f64,
     community: Vec<AtomicU32>,
-    /// The community that a node has chosen.
+    /// The community that a node has chosen, which is its own unless it is about to move.
     target: Vec<AtomicU32>,
     /// The sum of the degrees of the nodes of each community.
-    degree_sum: Vec<AtomicU32>,
+    degree_sum: Vec<AtomicU64>,
     /// Whether a neighbour has moved since the node chose.
     is_active: Vec<AtomicBool>,
 }
@@ -98,10 +99,15 @@ impl<'a> LocalMoving<'a> {
             resolution,
             community: to_atomics(start),
             target: to_atomics(start),
-            degree_sum: to_atomics(&degree_sum),
+            degree_sum: degree_sum.into_iter().map(AtomicU64::new).collect(),
             // Nodes without neighbours never move.
             is_active: (0..start.len() as u32).map(|node| AtomicBool::new(graph.row_len(node) > 0)).collect(),
         }
+    }
+
+    /// Returns the sum of the degrees of the nodes of a community.
+    fn degree_sum(&self, community: u32) -> u64 {
+        self.degree_sum[community as usize].load(Ordering::Relaxed)
     }
 
     fn communities(&self) -> Vec<u32> {
@@ -117,8 +123,8 @@ impl<'a> LocalMoving<'a> {
                 let community = load(&self.community, node);
                 let is_internal = |other| load(&self.community, other) == community;
                 let internal = self.graph.row(node).filter(|&(other, _)| is_internal(other));
-                internal_arcs += internal.map(|(_, weight)| u64::from(weight)).sum::<u64>();
-                degree_products += u64::from(load(&self.degree_sum, node)).pow(2);
+                internal_arcs += internal.map(|(_, weight)| weight).sum::<u64>();
+                degree_products += u128::from(self.degree_sum(node)).pow(2);
             }
             Ok((internal_arcs, degree_products))
         })?;
@@ -158,14 +164,14 @@ impl<'a> LocalMoving<'a> {
                 active.push(node);
             }
         }
-        if active.len() <= MAX_GROUPS {
+        if active.len() <= FEW_NODES {
             active.sort_unstable_by_key(|&node| order.key(node));
             return Ok(active.into_iter().map(|node| vec![node]).collect());
         }
-        let mut groups = vec![Vec::new(); MAX_GROUPS];
+        let mut groups = vec![Vec::new(); GROUPS];
         for node in active {
             cancel_check.spend(1)?;
-            groups[(order.key(node) >> (u32::BITS - MAX_GROUPS.ilog2())) as usize].push(node);
+            groups[(order.key(node) >> (u32::BITS - GROUPS.ilog2())) as usize].push(node);
         }
         Ok(groups)
     }
@@ -188,7 +194,7 @@ impl<'a> LocalMoving<'a> {
 
     /// Returns the community of a neighbour for which the modularity is highest with the node in it: its own if no other is
     /// better, and otherwise the lowest of the best.
-    fn choose(&self, node: u32, weights: &mut WeightTable) -> u32 {
+    fn choose(&self, node: u32, weights: &mut WeightTable<u64>) -> u32 {
         let own = load(&self.community, node);
         let degree = self.graph.degrees[node as usize];
         weights.clear(self.graph.row_len(node));
@@ -196,11 +202,11 @@ impl<'a> LocalMoving<'a> {
         for (other, weight) in self.graph.row(node) {
             weights.add(load(&self.community, other), weight);
         }
-        let expected_per_degree = self.resolution * f64::from(degree) / self.graph.all_arcs.max(1) as f64;
+        let expected_per_degree = self.resolution * degree as f64 / self.graph.all_arcs.max(1) as f64;
         // The modularity with the node in a community, but for a factor and a term that are the same for all.
-        let score = |community: u32, weight: u32| {
-            let others = load(&self.degree_sum, community) - if community == own { degree } else { 0 };
-            f64::from(weight) - expected_per_degree * f64::from(others)
+        let score = |community: u32, weight: u64| {
+            let others = self.degree_sum(community) - if community == own { degree } else { 0 };
+            weight as f64 - expected_per_degree * others as f64
         };
         let (mut best, mut best_score) = (own, f64::NEG_INFINITY);
         for (community, weight) in weights.iter() {
@@ -221,9 +227,34 @@ impl<'a> LocalMoving<'a> {
         self.degree_sum[to as usize].fetch_add(degree, Ordering::Relaxed);
         self.community[node as usize].store(to, Ordering::Relaxed);
         for (other, _) in self.graph.row(node) {
-            if load(&self.community, other) != to {
+            // Where the neighbour will be: it may be moving at the same time, on another thread.
+            if load(&self.target, other) != to {
                 self.is_active[other as usize].store(true, Ordering::Relaxed);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::graph::arc_units::ArcUnits;
+    use crate::kernels::graph::csr::{CsrGraph, Direction};
+
+    #[test]
+    fn neighbours_that_move_together_are_active_alike_in_any_order() {
+        // A path of four nodes, of which the two in the middle move to the same community.
+        let edges = [[0, 1], [1, 2], [2, 3]];
+        let graph = CsrGraph::from_edges(4, &edges, Direction::Undirected).unwrap();
+        let level = LevelGraph::first(&graph, ArcUnits::new(&graph, true), &RunContext::detached()).unwrap();
+        for order in [[1, 2], [2, 1]] {
+            let moving = LocalMoving::new(&level, &[0, 1, 2, 3], 1.0);
+            moving.is_active.iter().for_each(|is_active| is_active.store(false, Ordering::Relaxed));
+            order.iter().for_each(|&node| moving.target[node as usize].store(0, Ordering::Relaxed));
+            order.iter().for_each(|&node| moving.apply(node));
+            let is_active: Vec<bool> = moving.is_active.iter().map(|flag| flag.load(Ordering::Relaxed)).collect();
+            assert_eq!(is_active, [false, false, false, true]);
+            assert_eq!(moving.communities(), [0, 0, 0, 3]);
         }
     }
 }

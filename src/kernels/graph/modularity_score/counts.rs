@@ -1,23 +1,28 @@
 //! [`CommunityCounts`]: the integers that the modularity of a partition follows from.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::kernels::graph::csr::{CsrGraph, Direction};
-use crate::kernels::graph::degree::{in_degrees, out_degrees};
-use crate::kernels::graph::node_ranges::{for_each_range, into_values, map_ranges};
+use rayon::prelude::*;
+
+use crate::kernels::graph::arc_units::ArcUnits;
+use crate::kernels::graph::cancel_check::{CancelCheck, INTERVAL};
+use crate::kernels::graph::csr::{Adjacency, CsrGraph, Direction};
+use crate::kernels::graph::degree::try_map_nodes;
+use crate::kernels::graph::node_ranges::{for_each_range, map_ranges};
 use crate::kernels::graph::weight_table::WeightTable;
 use crate::service::{Footprint, KernelError, RunContext};
 
-/// Counts of a partition of a graph. They are exact, so that the modularity has the same bits on any backend.
+/// Sums of the [units](ArcUnits) of arcs for a partition of a graph. They are exact, so that the modularity has the same bits
+/// on any backend.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::kernels::graph) struct CommunityCounts {
-    /// All arcs. An edge that leads both ways is two.
+    /// The units of all arcs. An edge that leads both ways is two arcs.
     pub(in crate::kernels::graph) arcs: u64,
-    /// The arcs between nodes of the same community.
+    /// The units of the arcs between nodes of the same community.
     pub(in crate::kernels::graph) internal_arcs: u64,
-    /// The sum over the communities of the product of their out-degrees and their in-degrees. It is below 2^64: it is not
-    /// more than the square of the number of arcs.
-    pub(in crate::kernels::graph) degree_products: u64,
+    /// The sum over the communities of the product of their out-degrees and their in-degrees, in units. It is not more than
+    /// the square of `arcs`.
+    pub(in crate::kernels::graph) degree_products: u128,
 }
 
 impl CommunityCounts {
@@ -41,44 +46,86 @@ impl CommunityCounts {
     /// Those of [`RunContext::check`].
     pub(in crate::kernels::graph) fn count(
         graph: &CsrGraph,
+        units: ArcUnits<'_>,
         communities: &[u32],
         context: &RunContext<'_>,
     ) -> Result<Self, KernelError> {
-        let internal_arcs = internal_arcs(graph, communities, context)?;
-        let out_sums = sums(&out_degrees(graph, context)?, communities, context)?;
+        let out_degrees = degrees(graph.successors(), units, context)?;
+        let arcs = out_degrees.iter().sum();
+        let internal_arcs = internal_arcs(graph, units, communities, context)?;
+        let out_sums = sums(&out_degrees, communities, context)?;
         let degree_products = match graph.direction() {
             Direction::Undirected => sum_of_products(&out_sums, &out_sums, context)?,
             Direction::Directed => {
-                let in_sums = sums(&in_degrees(graph, context)?, communities, context)?;
+                let in_sums = sums(&in_degrees(graph, units, context)?, communities, context)?;
                 sum_of_products(&out_sums, &in_sums, context)?
             }
         };
-        Ok(Self { arcs: graph.num_arcs() as u64, internal_arcs, degree_products })
+        Ok(Self { arcs, internal_arcs, degree_products })
     }
 
     /// Returns the host memory that [`count`](Self::count) takes.
     pub(in crate::kernels::graph) fn workspace(nodes: u64) -> u64 {
-        Footprint::of_array::<[u32; 4]>(nodes)
+        Footprint::of_array::<[u64; 4]>(nodes)
     }
 }
 
-fn internal_arcs(graph: &CsrGraph, communities: &[u32], context: &RunContext<'_>) -> Result<u64, KernelError> {
-    let of_ranges = map_ranges(graph.num_nodes(), context, |range, cancel_check| {
-        let mut internal = 0;
-        for node in range {
-            let row = graph.successors().row(node);
-            cancel_check.spend(row.len())?;
-            let community = communities[node as usize];
-            internal += row.iter().filter(|&&other| communities[other as usize] == community).count() as u64;
+/// Returns the units of the arcs in each row.
+pub(in crate::kernels::graph) fn degrees(
+    rows: &Adjacency,
+    units: ArcUnits<'_>,
+    context: &RunContext<'_>,
+) -> Result<Vec<u64>, KernelError> {
+    let offsets = rows.row_offsets();
+    try_map_nodes(offsets.len() - 1, context, |node, cancel_check| {
+        let range = offsets[node as usize] as usize..offsets[node as usize + 1] as usize;
+        if units.weights().is_none() {
+            return Ok(range.len() as u64);
         }
-        Ok(internal)
+        cancel_check.spend(range.len())?;
+        Ok(range.map(|arc| units.get(arc)).sum())
+    })
+}
+
+/// Returns the units of the arcs that lead to each node. Where the predecessors have not been made, they are not made.
+fn in_degrees(graph: &CsrGraph, units: ArcUnits<'_>, context: &RunContext<'_>) -> Result<Vec<u64>, KernelError> {
+    if let Some(predecessors) = graph.made_predecessors() {
+        return degrees(predecessors, units.of_predecessors(predecessors), context);
+    }
+    let degrees: Vec<AtomicU64> = std::iter::repeat_with(AtomicU64::default).take(graph.num_nodes()).collect();
+    let columns = graph.successors().column_indices();
+    columns.par_chunks(INTERVAL).enumerate().try_for_each(|(chunk, columns)| {
+        context.check()?;
+        for (arc, &column) in (chunk * INTERVAL..).zip(columns) {
+            degrees[column as usize].fetch_add(units.get(arc), Ordering::Relaxed);
+        }
+        Ok::<_, KernelError>(())
+    })?;
+    Ok(into_values(degrees))
+}
+
+fn internal_arcs(
+    graph: &CsrGraph,
+    units: ArcUnits<'_>,
+    communities: &[u32],
+    context: &RunContext<'_>,
+) -> Result<u64, KernelError> {
+    let internal_of = |node: u32, cancel_check: &mut CancelCheck<'_>| {
+        cancel_check.spend(graph.successors().degree(node))?;
+        let community = communities[node as usize];
+        let row = graph.successors().indexed_row(node);
+        let internal = row.filter(|&(_, other)| communities[other as usize] == community);
+        Ok::<u64, KernelError>(internal.map(|(arc, _)| units.get(arc)).sum())
+    };
+    let of_ranges = map_ranges(graph.num_nodes(), context, |mut range, cancel_check| {
+        range.try_fold(0, |sum, node| Ok(sum + internal_of(node, cancel_check)?))
     })?;
     Ok(of_ranges.into_iter().sum())
 }
 
 /// Returns the sum of the degrees of the nodes of each community.
-fn sums(degrees: &[u32], communities: &[u32], context: &RunContext<'_>) -> Result<Vec<u32>, KernelError> {
-    let sums: Vec<AtomicU32> = std::iter::repeat_with(AtomicU32::default).take(degrees.len()).collect();
+fn sums(degrees: &[u64], communities: &[u32], context: &RunContext<'_>) -> Result<Vec<u64>, KernelError> {
+    let sums: Vec<AtomicU64> = std::iter::repeat_with(AtomicU64::default).take(degrees.len()).collect();
     for_each_range(degrees.len(), context, |range, _| {
         // Threads would wait for each other at the sum of a large community, so each range adds to it once.
         let mut of_range = WeightTable::default();
@@ -94,9 +141,14 @@ fn sums(degrees: &[u32], communities: &[u32], context: &RunContext<'_>) -> Resul
     Ok(into_values(sums))
 }
 
-fn sum_of_products(a: &[u32], b: &[u32], context: &RunContext<'_>) -> Result<u64, KernelError> {
+fn into_values(atomics: Vec<AtomicU64>) -> Vec<u64> {
+    // In place: they have the same size.
+    atomics.into_iter().map(AtomicU64::into_inner).collect()
+}
+
+fn sum_of_products(a: &[u64], b: &[u64], context: &RunContext<'_>) -> Result<u128, KernelError> {
     let of_ranges = map_ranges(a.len(), context, |range, _| {
-        Ok(range.map(|index| u64::from(a[index as usize]) * u64::from(b[index as usize])).sum::<u64>())
+        Ok(range.map(|index| u128::from(a[index as usize]) * u128::from(b[index as usize])).sum::<u128>())
     })?;
     Ok(of_ranges.into_iter().sum())
 }
