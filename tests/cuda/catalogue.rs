@@ -51,6 +51,7 @@ crate::tests! {
     betweenness_agrees
     pagerank_agrees
     eigenvector_and_katz_centrality_agree
+    products_with_a_graph_by_segments_agree
     cycles_and_motifs_are_the_same
     counting_cycles_and_motifs_stops_at_the_deadline
     volatility_models_agree
@@ -309,6 +310,46 @@ fn eigenvector_and_katz_centrality_agree() {
         let (cuda, cpu) = both.run::<KatzCentralityOutput>("graph/katz-centrality", &Payload::typed(katz));
         assert_eq!((cuda.iterations, cuda.converged), (cpu.iterations, cpu.converged), "{name}");
         assert_near(&cuda.scores, &cpu.scores, name);
+    }
+}
+
+/// A stored graph with so many arcs, most of them from few nodes, that its arcs are arranged by segments of the nodes that they
+/// come from.
+fn products_with_a_graph_by_segments_agree() {
+    let both = Both::new();
+    let nodes = 400_000;
+    // From 40 000 nodes to 60 000, which are not side by side.
+    let few = |[from, to]: [u32; 2]| [from / 10 * 10, to / 20 * 3];
+    let mut edges: Vec<[u32; 2]> = random_edges(nodes as usize, 3_000_000, 13).into_iter().map(few).collect();
+    edges.extend(random_edges(nodes as usize, 100_000, 14));
+    // Rows of several pieces, from segments and from anywhere.
+    edges.extend((0..nodes).step_by(3).map(|node| [node, 17]));
+    for direction in [Direction::Directed, Direction::Undirected] {
+        let graph = CsrGraph::from_edges(nodes as usize, &edges, direction).unwrap();
+        let graph = both.cuda.registry.operands().put("skewed", graph).unwrap();
+        let plain = PageRankInput::from_operand(graph.clone());
+        let inputs = [
+            plain.clone(),
+            PageRankInput { tolerance: 0.0, max_iterations: 7, damping: 0.5, ..plain.clone() },
+            PageRankInput { seed_nodes: Some(vec![17, 0, nodes - 1].into()), ..plain },
+        ];
+        for input in inputs {
+            let (cuda, cpu) = both.run::<PageRankOutput>("graph/pagerank", &Payload::typed(input));
+            assert_eq!((&cuda.iterations, cuda.converged), (&cpu.iterations, cpu.converged), "{direction:?}");
+            assert_near(&cuda.scores, &cpu.scores, "PageRank");
+        }
+        let arrays = graph.version().unwrap().arrays();
+        assert!(arrays.iter().any(|array| array.name.starts_with("segmented")), "{direction:?}");
+        let input =
+            EigenvectorCentralityInput { max_iterations: 8, ..EigenvectorCentralityInput::from_operand(graph.clone()) };
+        let id = "graph/eigenvector-centrality";
+        let (cuda, cpu) = both.run::<EigenvectorCentralityOutput>(id, &Payload::typed(input));
+        assert_eq!((cuda.iterations, cuda.converged), (cpu.iterations, cpu.converged), "{direction:?}");
+        assert_near(&cuda.scores, &cpu.scores, id);
+        let input = KatzCentralityInput { alpha: 1e-6, ..KatzCentralityInput::from_operand(graph) };
+        let (cuda, cpu) = both.run::<KatzCentralityOutput>("graph/katz-centrality", &Payload::typed(input));
+        assert_eq!((cuda.iterations, cuda.converged), (cpu.iterations, cpu.converged), "{direction:?}");
+        assert_near(&cuda.scores, &cpu.scores, "Katz centrality");
     }
 }
 

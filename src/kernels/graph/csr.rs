@@ -7,6 +7,8 @@ use rayon::prelude::*;
 use super::cancel_check::CancelCheck;
 use super::canonical::is_canonical;
 use super::oriented::OrientedGraph;
+#[cfg(feature = "cuda")]
+use super::segmented::SegmentedRows;
 use crate::service::{Buffer, InvalidInput, KernelError, RunContext};
 
 /// The most nodes that a [`CsrGraph`] may have.
@@ -246,14 +248,44 @@ pub struct CsrGraph {
     /// The least weight, of a graph with edges that have weights.
     least_weight: Option<f32>,
     total_weight: f64,
-    /// Made when a kernel needs it first, and kept.
-    oriented: OnceLock<OrientedGraph>,
+    derived_forms: DerivedForms,
 }
 
 impl PartialEq for CsrGraph {
     /// All other forms follow from the successors.
     fn eq(&self, other: &Self) -> bool {
         self.successors == other.successors && self.direction() == other.direction()
+    }
+}
+
+/// Other forms of a graph, each made when a kernel needs it first and kept, in the order in which they were made.
+#[derive(Debug, Clone, Default)]
+struct DerivedForms([OnceLock<DerivedForm>; 2]);
+
+/// A form that follows from a graph's arcs.
+#[derive(Debug, Clone)]
+pub(super) enum DerivedForm {
+    /// Each edge at one end.
+    Oriented(OrientedGraph),
+    /// The predecessors by segments, if products are faster with them.
+    #[cfg(feature = "cuda")]
+    Segmented(Option<SegmentedRows>),
+}
+
+impl DerivedForms {
+    fn iter(&self) -> impl Iterator<Item = &DerivedForm> {
+        self.0.iter().map_while(OnceLock::get)
+    }
+
+    /// Keeps a form, unless another request has made the same meanwhile.
+    fn keep(&self, mut form: DerivedForm) {
+        for place in &self.0 {
+            let Err(not_kept) = place.set(form) else { return };
+            form = not_kept;
+            if place.get().is_some_and(|kept| std::mem::discriminant(kept) == std::mem::discriminant(&form)) {
+                return;
+            }
+        }
     }
 }
 
@@ -270,7 +302,7 @@ impl CsrGraph {
     fn new(successors: Adjacency, predecessors: Predecessors) -> Self {
         let least_weight = successors.weights().and_then(|weights| weights.iter().copied().reduce(f32::min));
         let total_weight = successors.weights().map_or(0.0, sum);
-        Self { successors, predecessors, least_weight, total_weight, oriented: OnceLock::new() }
+        Self { successors, predecessors, least_weight, total_weight, derived_forms: DerivedForms::default() }
     }
 
     /// Builds a graph from a list of edges, in time and memory linear in nodes and edges.
@@ -564,17 +596,48 @@ impl CsrGraph {
     /// # Errors
     /// Those of [`RunContext::check`].
     pub fn oriented(&self, context: &RunContext<'_>) -> Result<&OrientedGraph, KernelError> {
-        if let Some(oriented) = self.oriented.get() {
-            return Ok(oriented);
-        }
-        let oriented = OrientedGraph::new(self, context)?;
-        // Another request may have made it meanwhile, which is the same.
-        Ok(self.oriented.get_or_init(|| oriented))
+        self.derived_form(
+            |form| match form {
+                DerivedForm::Oriented(oriented) => Some(oriented),
+                #[cfg(feature = "cuda")]
+                DerivedForm::Segmented(_) => None,
+            },
+            || Ok(DerivedForm::Oriented(OrientedGraph::new(self, context)?)),
+        )
     }
 
-    /// Returns the oriented form if it was made.
-    pub(super) fn made_oriented(&self) -> Option<&OrientedGraph> {
-        self.oriented.get()
+    /// Returns the predecessors by segments, which are made at the first call and kept; `None` if products are not faster
+    /// with them.
+    ///
+    /// # Errors
+    /// Those of [`RunContext::check`].
+    #[cfg(feature = "cuda")]
+    pub(super) fn segmented(&self, context: &RunContext<'_>) -> Result<Option<&SegmentedRows>, KernelError> {
+        let segmented = self.derived_form(
+            |form| match form {
+                DerivedForm::Segmented(segmented) => Some(segmented),
+                DerivedForm::Oriented(_) => None,
+            },
+            || Ok(DerivedForm::Segmented(SegmentedRows::new(self, context)?)),
+        )?;
+        Ok(segmented.as_ref())
+    }
+
+    fn derived_form<T>(
+        &self,
+        get: impl Fn(&DerivedForm) -> Option<&T>,
+        make: impl FnOnce() -> Result<DerivedForm, KernelError>,
+    ) -> Result<&T, KernelError> {
+        if let Some(form) = self.made_forms().find_map(&get) {
+            return Ok(form);
+        }
+        self.derived_forms.keep(make()?);
+        Ok(self.made_forms().find_map(&get).expect("there is room for a form of each kind"))
+    }
+
+    /// Returns the forms that were made, in the order in which they were made.
+    pub(super) fn made_forms(&self) -> impl Iterator<Item = &DerivedForm> {
+        self.derived_forms.iter()
     }
 }
 

@@ -265,6 +265,17 @@ impl<'a> GraphInput<'a> {
         }
     }
 
+    /// Returns the peak host memory of arranging a stored graph by segments, for products on CUDA.
+    pub(super) fn segmented_memory(&self) -> u64 {
+        #[cfg(feature = "cuda")]
+        if self.is_stored() {
+            let (nodes, arcs) = self.claimed_size();
+            // The arcs by piece, what is known of each row and piece, and the slices that are made of them.
+            return super::segmented::SegmentedRows::bytes(nodes, arcs).saturating_mul(3);
+        }
+        0
+    }
+
     /// Checks the graph; returns the number of its nodes, at least 1.
     ///
     /// # Errors

@@ -77,12 +77,16 @@ mod power_iteration;
 #[cfg(feature = "cuda")]
 mod power_iteration_cuda;
 mod row_counter;
+#[cfg(feature = "cuda")]
+mod segmented;
 pub mod shortest_path;
 pub mod similarity;
 mod sources;
 mod spmv;
 #[cfg(feature = "cuda")]
 mod spmv_cuda;
+#[cfg(feature = "cuda")]
+mod spmv_segments_cuda;
 pub mod star_topology;
 pub mod triangle_counting;
 mod triangles;

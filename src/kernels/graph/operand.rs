@@ -5,9 +5,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::csr::{Adjacency, CsrGraph, Direction};
+use super::csr::{Adjacency, CsrGraph, DerivedForm, Direction};
 use super::input::GraphInput;
 use super::oriented::OrientedGraph;
+#[cfg(feature = "cuda")]
+use super::segmented::SegmentedRows;
 use crate::service::{
     Buffer, DType, InvalidInput, KernelError, OperandArray, OperandValue, RunContext, Tensor, Tensors,
 };
@@ -82,7 +84,7 @@ impl OperandValue for CsrGraph {
         json!({ "nodes": self.num_nodes(), "edges": edges, "directed": directed, "weighted": weighted })
     }
 
-    /// Counts the predecessors of a directed graph and the oriented form before they are made.
+    /// Counts the predecessors of a directed graph, the oriented form and that by segments before they are made.
     fn bytes(&self) -> u64 {
         let weights = self.successors().weights().map_or(0, size_of_val);
         let successors =
@@ -92,7 +94,11 @@ impl OperandValue for CsrGraph {
             Direction::Directed => 2,
             Direction::Undirected => 1,
         };
-        directions * successors as u64 + OrientedGraph::bytes(nodes, arcs, self.direction())
+        #[cfg(feature = "cuda")]
+        let segmented = SegmentedRows::bytes(nodes, arcs);
+        #[cfg(not(feature = "cuda"))]
+        let segmented = 0;
+        directions * successors as u64 + OrientedGraph::bytes(nodes, arcs, self.direction()) + segmented
     }
 
     /// Returns the successors as CSR arrays, which [`from_document`](Self::from_document) shares as they are.
@@ -117,16 +123,25 @@ impl OperandValue for CsrGraph {
     }
 
     /// Arrays of forms that are made later come last, in the order in which they are made: a directed graph has predecessors
-    /// before it has an oriented form.
+    /// before it has another form.
     fn arrays(&self) -> Vec<OperandArray<'_>> {
         let mut arrays = adjacency(["row_offsets", "column_indices", "weights"], self.successors());
         if let Some(predecessors) = self.made_predecessors() {
             let names = ["predecessor_row_offsets", "predecessor_column_indices", "predecessor_weights"];
             arrays.extend(adjacency(names, predecessors));
         }
-        if let Some(oriented) = self.made_oriented() {
-            let names = ["oriented_row_offsets", "oriented_column_indices", "oriented_weights"];
-            arrays.extend(adjacency(names, oriented.arcs()));
+        for form in self.made_forms() {
+            match form {
+                DerivedForm::Oriented(oriented) => {
+                    let names = ["oriented_row_offsets", "oriented_column_indices", "oriented_weights"];
+                    arrays.extend(adjacency(names, oriented.arcs()));
+                }
+                #[cfg(feature = "cuda")]
+                DerivedForm::Segmented(segmented) => {
+                    let named = segmented.iter().flat_map(|segmented| segmented.arrays());
+                    arrays.extend(named.map(|(name, elements)| array(name, DType::U32, elements)));
+                }
+            }
         }
         arrays
     }

@@ -135,7 +135,7 @@ pub(super) fn starts(lengths: &[u32], context: &RunContext<'_>) -> Result<Vec<u3
 }
 
 /// Splits the columns into the rows of some nodes each: the first node, the number of nodes, and their columns.
-pub(super) fn split_rows<'a>(mut columns: &'a mut [u32], offsets: &[u32]) -> Vec<(u32, u32, &'a mut [u32])> {
+pub(super) fn split_rows<'a, T>(mut columns: &'a mut [T], offsets: &[u32]) -> Vec<(u32, u32, &'a mut [T])> {
     let num_nodes = offsets.len() - 1;
     let mut tasks = Vec::with_capacity(num_nodes.div_ceil(NODES_PER_TASK));
     for first in (0..num_nodes).step_by(NODES_PER_TASK) {

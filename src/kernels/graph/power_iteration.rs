@@ -81,7 +81,9 @@ pub(super) fn footprint(graph: &GraphInput<'_>) -> Footprint {
     let contributions = Footprint::of_array::<[f64; 2]>(nodes);
     Footprint {
         output: Footprint::of_array::<f64>(nodes).saturating_add(13),
-        scratch: graph.load_memory().saturating_add(graph.predecessors_memory()).saturating_add(contributions),
+        scratch: [graph.load_memory(), graph.predecessors_memory(), graph.segmented_memory(), contributions]
+            .into_iter()
+            .fold(0, u64::saturating_add),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The host side of sparse matrix-vector products on CUDA; `spmv.cuh` describes the algorithm.
 
 use super::csr::CsrGraph;
+use super::spmv_segments_cuda::{self, SegmentedMatrix};
 use crate::cuda::{Arg, DeviceBuffer, Launch, Module};
 use crate::kernels::device::cancel::CancelSignal;
 use crate::kernels::device::radix_sort::{self, sort_with_indices};
@@ -40,15 +41,141 @@ pub(super) fn device_memory(nodes: u64, arcs: u64, width: u64) -> u64 {
         arcs.saturating_add(nodes).saturating_mul(4).saturating_add(sort)
     };
     let products = nodes.saturating_add(chunks).saturating_mul(width).saturating_mul(8);
-    let contributions = nodes.saturating_add(u64::from(TOP_PLACES)).saturating_mul(width).saturating_mul(16);
+    let slots = nodes.saturating_add(u64::from(TOP_PLACES)).max(SegmentedMatrix::slots(0).into());
+    let contributions = slots.saturating_mul(width).saturating_mul(16);
     let sums = MAX_MULTIPROCESSORS.saturating_mul(u64::from(BLOCKS_PER_MULTIPROCESSOR) * 16).saturating_mul(width);
-    [placed, products, contributions, sums].into_iter().fold(index, u64::saturating_add)
+    let segments = spmv_segments_cuda::device_memory(nodes, arcs, width);
+    [placed, products, contributions, sums, segments].into_iter().fold(index, u64::saturating_add)
 }
 
-/// The adjacency whose rows are added up, with the index that the products need, and the places of contributions.
+/// The adjacency whose rows are added up, and the places of contributions.
 pub(super) struct Matrix {
     module: &'static Module,
     pub(super) nodes: u32,
+    /// The place of each node among the contributions.
+    pub(super) places: DeviceBuffer<u32>,
+    /// The number of places, one of which at least is of no node.
+    pub(super) slots: u32,
+    multiprocessors: u32,
+    cancel: CancelSignal,
+    form: Form,
+}
+
+/// How products are made.
+enum Form {
+    Chunks(ChunkedMatrix),
+    Segments(SegmentedMatrix),
+}
+
+impl Matrix {
+    /// Returns the matrix of a graph, whose predecessors are [made](CsrGraph::make_predecessors), for up to
+    /// `max_iterations` products by the entries of a module that includes `spmv_segments.cuh`. The arcs of a graph that is
+    /// stored are arranged by segments, where that makes products faster.
+    pub(super) fn new(
+        graph: &CsrGraph,
+        is_stored: bool,
+        max_iterations: u32,
+        module: &'static Module,
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<Self, KernelError> {
+        let segmented = if is_stored && SegmentedMatrix::fits(cuda) { graph.segmented(cuda.context())? } else { None };
+        let nodes = graph.num_nodes() as u32;
+        let (form, places, slots) = match segmented {
+            Some(rows) => {
+                let matrix = SegmentedMatrix::new(rows, cuda)?;
+                let places = matrix.places;
+                (Form::Segments(matrix), places, SegmentedMatrix::slots(nodes))
+            }
+            None => {
+                let (matrix, places, slots) = ChunkedMatrix::new(graph, max_iterations, module, cuda)?;
+                (Form::Chunks(matrix), places, slots)
+            }
+        };
+        let (multiprocessors, cancel) = (cuda.device().multiprocessors, CancelSignal::new(cuda)?);
+        Ok(Self { module, nodes, places, slots, multiprocessors, cancel, form })
+    }
+
+    /// Launches products with `width` vectors: completes those that are not done.
+    pub(super) fn multiply(
+        &self,
+        width: u32,
+        states: &DeviceBuffer<u64>,
+        from: &DeviceBuffer<f64>,
+        products: &Products,
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<(), KernelError> {
+        let at_a_time = if self.in_pairs() { 2 } else { 1 };
+        for first in (0..width).step_by(at_a_time) {
+            let vectors = first..width.min(first + at_a_time as u32);
+            let of_vectors = |elements_per_vector: usize| {
+                let [start, end] = [vectors.start, vectors.end].map(|vector| vector as usize);
+                start * elements_per_vector..end * elements_per_vector
+            };
+            let part = VectorsOfLaunch {
+                count: vectors.end - vectors.start,
+                states: states.slice(of_vectors(states.len() / width as usize)),
+                from: from.slice(of_vectors(self.slots as usize)),
+                sums: products.sums.slice(of_vectors(products.sums.len() / width as usize)),
+                carries: products.carries.slice(of_vectors(products.carries.len() / width as usize)),
+            };
+            match &self.form {
+                Form::Chunks(matrix) => matrix.multiply(self, &part, cuda)?,
+                Form::Segments(matrix) => matrix.multiply(self.module, self.nodes, &part, &self.cancel, cuda)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the contributions to two vectors are side by side.
+    pub(super) fn in_pairs(&self) -> bool {
+        matches!(self.form, Form::Chunks(_))
+    }
+
+    /// Returns the entry that updates nodes from the sums that this form of the matrix has.
+    pub(super) fn update_entry(&self, [chunks, segments]: [&'static str; 2]) -> &'static str {
+        match self.form {
+            Form::Chunks(_) => chunks,
+            Form::Segments(_) => segments,
+        }
+    }
+
+    /// The first arguments of such an entry.
+    pub(super) fn update_args<'a>(&'a self, products: &'a Products, width: &'a u32) -> Vec<&'a dyn Arg> {
+        let Self { nodes, places, slots, .. } = self;
+        let sums = &products.sums;
+        match &self.form {
+            Form::Chunks(ChunkedMatrix { chunks, offsets, ranks, .. }) => {
+                vec![nodes, chunks, slots, width, offsets, ranks, places, sums, &products.carries]
+            }
+            Form::Segments(SegmentedMatrix { pieces, piece_offsets, .. }) => {
+                vec![nodes, pieces, slots, width, piece_offsets, places, sums]
+            }
+        }
+    }
+
+    /// The shape of a launch over all nodes.
+    pub(super) fn over_nodes(&self) -> Launch {
+        Launch::elements(self.nodes as usize, node_blocks(self.multiprocessors))
+    }
+
+    /// Allocates the contributions to `width` vectors.
+    pub(super) fn contributions(
+        &self,
+        width: usize,
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<[DeviceBuffer<f64>; 2], KernelError> {
+        let len = self.slots as usize * width;
+        Ok([cuda.alloc(len)?, cuda.alloc(len)?])
+    }
+}
+
+/// The most blocks of a launch over all nodes: as many as the device holds at a time.
+fn node_blocks(multiprocessors: u32) -> u32 {
+    multiprocessors * BLOCKS_PER_MULTIPROCESSOR
+}
+
+/// The arcs in chunks, with the index that products need.
+struct ChunkedMatrix {
     arcs: u32,
     chunks: u32,
     offsets: DeviceBuffer<u32>,
@@ -59,24 +186,17 @@ pub(super) struct Matrix {
     /// 32 numbers of 16 bits for each chunk.
     lane_begins: DeviceBuffer<u32>,
     chunk_ranks: DeviceBuffer<u32>,
-    /// The place of each node among the contributions.
-    pub(super) places: DeviceBuffer<u32>,
-    /// The number of places, the last of which is of no node.
-    pub(super) slots: u32,
-    multiprocessors: u32,
-    cancel: CancelSignal,
     shared_memory: u32,
 }
 
-impl Matrix {
-    /// Returns the arrays of the predecessors on the device, which are [made](CsrGraph::make_predecessors), and makes the
-    /// index with the entries of a module that includes `spmv.cuh`, for up to `max_iterations` products.
-    pub(super) fn new(
+impl ChunkedMatrix {
+    /// Returns the matrix, the places of the nodes and the number of places.
+    fn new(
         graph: &CsrGraph,
         max_iterations: u32,
         module: &'static Module,
         cuda: &mut LaunchContext<'_>,
-    ) -> Result<Self, KernelError> {
+    ) -> Result<(Self, DeviceBuffer<u32>, u32), KernelError> {
         let (offsets, columns) = (graph.predecessors().row_offsets(), graph.predecessors().column_indices());
         let (nodes, arcs) = (graph.num_nodes() as u32, columns.len() as u32);
         // Fewer than 2^32 arcs, one of which more than there are has a bit.
@@ -97,36 +217,27 @@ impl Matrix {
         let begin_lanes: [&dyn Arg; 3] = [&chunks, &flags, &lane_begins];
         cuda.launch(module, "spmv_begin_lanes", launch(chunks.div_ceil(THREADS / 32)), &begin_lanes)?;
 
-        let (multiprocessors, shared_memory) =
-            (cuda.device().multiprocessors, shared_memory(cuda.device().compute_capability));
-        let (places, slots) = (cuda.alloc(nodes as usize)?, nodes + 1);
-        let matrix = Self {
-            module,
-            nodes,
-            arcs,
-            chunks,
-            offsets,
-            columns,
-            ranks,
-            lane_begins,
-            chunk_ranks,
-            places,
-            slots,
-            multiprocessors,
-            cancel: CancelSignal::new(cuda)?,
-            shared_memory: shared_memory - L1_BYTES,
-        };
-        matrix.place(graph, max_iterations, cuda)
+        let shared_memory = shared_memory(cuda.device().compute_capability) - L1_BYTES;
+        let matrix = Self { arcs, chunks, offsets, columns, ranks, lane_begins, chunk_ranks, shared_memory };
+        matrix.place(graph, max_iterations, module, cuda)
     }
 
     /// Gives the nodes with the most successors the first places, where that saves time.
-    fn place(self, graph: &CsrGraph, max_iterations: u32, cuda: &mut LaunchContext<'_>) -> Result<Self, KernelError> {
-        let Self { module, nodes, arcs, places, .. } = self;
-        let over_nodes = self.over_nodes();
+    fn place(
+        self,
+        graph: &CsrGraph,
+        max_iterations: u32,
+        module: &'static Module,
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<(Self, DeviceBuffer<u32>, u32), KernelError> {
+        let (nodes, arcs) = (graph.num_nodes() as u32, self.arcs);
+        let blocks = node_blocks(cuda.device().multiprocessors);
+        let over_nodes = Launch::elements(nodes as usize, blocks);
+        let (places, slots) = (cuda.alloc(nodes as usize)?, nodes + 1);
         let is_worth_it = u64::from(arcs) >= MIN_PLACED_ARCS && max_iterations >= MIN_PLACED_ITERATIONS;
-        if !is_worth_it || self.slots <= self.cached_contributions(1) {
+        if !is_worth_it || slots <= self.cached_contributions(1, slots) {
             cuda.launch(module, "spmv_place_nodes", over_nodes, &[&nodes, &0_u32, &places])?;
-            return Ok(self);
+            return Ok((self, places, slots));
         }
         let top = TOP_PLACES.min(nodes);
         let out_offsets = cuda.input(graph.successors().row_offsets())?;
@@ -136,47 +247,26 @@ impl Matrix {
         cuda.launch(module, "spmv_place_nodes", over_nodes, &[&nodes, &top, &places])?;
         cuda.launch(module, "spmv_place_top", over_nodes, &[&top, &by_degree, &places])?;
         let columns = cuda.alloc::<u32>(arcs as usize)?;
-        let over_arcs = Launch::elements(arcs as usize, self.node_blocks());
+        let over_arcs = Launch::elements(arcs as usize, blocks);
         cuda.launch(module, "spmv_relabel", over_arcs, &[&arcs, &self.columns, &places, &columns])?;
-        Ok(Self { columns, slots: nodes + top + 1, ..self })
+        Ok((Self { columns, ..self }, places, nodes + top + 1))
     }
 
     /// How many contributions to `vectors` vectors, one or two, a block has in shared memory.
-    fn cached_contributions(&self, vectors: u32) -> u32 {
-        (self.shared_memory / (8 * vectors)).min(self.slots)
+    fn cached_contributions(&self, vectors: u32, slots: u32) -> u32 {
+        (self.shared_memory / (8 * vectors)).min(slots)
     }
 
-    /// Launches products with `width` vectors: completes those that are not done.
-    pub(super) fn multiply(
+    fn multiply(
         &self,
-        width: u32,
-        states: &DeviceBuffer<u64>,
-        from: &DeviceBuffer<f64>,
-        products: &Products,
+        matrix: &Matrix,
+        part: &VectorsOfLaunch,
         cuda: &mut LaunchContext<'_>,
     ) -> Result<(), KernelError> {
-        for first in (0..width).step_by(2) {
-            let vectors = first..width.min(first + 2);
-            let of_vectors = |elements_per_vector: u32| {
-                let [start, end] = [vectors.start, vectors.end].map(|vector| vector as usize);
-                start * elements_per_vector as usize..end * elements_per_vector as usize
-            };
-            let part = VectorsOfLaunch {
-                count: vectors.end - vectors.start,
-                states: states.slice(of_vectors(states.len() as u32 / width)),
-                from: from.slice(of_vectors(self.slots)),
-                sums: products.sums.slice(of_vectors(self.nodes)),
-                carries: products.carries.slice(of_vectors(self.chunks)),
-            };
-            self.multiply_part(&part, cuda)?;
-        }
-        Ok(())
-    }
-
-    fn multiply_part(&self, part: &VectorsOfLaunch, cuda: &mut LaunchContext<'_>) -> Result<(), KernelError> {
-        let Self { module, nodes, arcs, slots, columns, lane_begins, chunk_ranks, .. } = self;
+        let Self { arcs, columns, lane_begins, chunk_ranks, .. } = self;
+        let Matrix { module, nodes, slots, multiprocessors, cancel, .. } = matrix;
         let VectorsOfLaunch { count, states, from, sums, carries } = part;
-        let cached = self.cached_contributions(*count);
+        let cached = self.cached_contributions(*count, *slots);
         let entry = if *count == 1 { "spmv_multiply_1" } else { "spmv_multiply_2" };
         for first_chunk in (0..self.chunks).step_by(CHUNKS_PER_LAUNCH as usize) {
             let end_chunk = self.chunks.min(first_chunk.saturating_add(CHUNKS_PER_LAUNCH));
@@ -194,49 +284,24 @@ impl Matrix {
                 from,
                 sums,
                 carries,
-                &self.cancel.flag,
-                &self.cancel.cancelled,
+                &cancel.flag,
+                &cancel.cancelled,
             ];
-            let blocks = (end_chunk - first_chunk).div_ceil(MULTIPLY_THREADS / 32).min(self.multiprocessors);
+            let blocks = (end_chunk - first_chunk).div_ceil(MULTIPLY_THREADS / 32).min(*multiprocessors);
             let launch = Launch { shared: cached * 8 * count, ..Launch::new(blocks, MULTIPLY_THREADS) };
             cuda.launch(module, entry, launch, &args)?;
         }
         Ok(())
     }
-
-    /// The first arguments of an entry that calls `update_nodes`.
-    pub(super) fn update_args<'a>(&'a self, products: &'a Products, width: &'a u32) -> Vec<&'a dyn Arg> {
-        let Self { nodes, chunks, slots, offsets, ranks, places, .. } = self;
-        vec![nodes, chunks, slots, width, offsets, ranks, places, &products.sums, &products.carries]
-    }
-
-    /// The shape of a launch over all nodes.
-    pub(super) fn over_nodes(&self) -> Launch {
-        Launch::elements(self.nodes as usize, self.node_blocks())
-    }
-
-    /// The most blocks of a launch over all nodes: as many as the device holds at a time.
-    fn node_blocks(&self) -> u32 {
-        self.multiprocessors * BLOCKS_PER_MULTIPROCESSOR
-    }
-
-    /// Allocates the contributions to `width` vectors.
-    pub(super) fn contributions(
-        &self,
-        width: usize,
-        cuda: &mut LaunchContext<'_>,
-    ) -> Result<[DeviceBuffer<f64>; 2], KernelError> {
-        let len = self.slots as usize * width;
-        Ok([cuda.alloc(len)?, cuda.alloc(len)?])
-    }
 }
 
-/// The one or two vectors of a launch that multiplies.
-struct VectorsOfLaunch {
+/// The vectors of a launch that multiplies: one, or two that are side by side.
+pub(super) struct VectorsOfLaunch {
     count: u32,
-    states: DeviceBuffer<u64>,
-    from: DeviceBuffer<f64>,
-    sums: DeviceBuffer<f64>,
+    pub(super) states: DeviceBuffer<u64>,
+    pub(super) from: DeviceBuffer<f64>,
+    pub(super) sums: DeviceBuffer<f64>,
+    /// None if the arcs are not in chunks.
     carries: DeviceBuffer<f64>,
 }
 
@@ -252,10 +317,14 @@ pub(super) struct Products {
 impl Products {
     /// Allocates the products with this many vectors.
     pub(super) fn new(matrix: &Matrix, width: usize, cuda: &mut LaunchContext<'_>) -> Result<Self, KernelError> {
+        let (sums, carries) = match &matrix.form {
+            Form::Chunks(chunked) => (matrix.nodes, chunked.chunks),
+            Form::Segments(segmented) => (segmented.pieces, 0),
+        };
         Ok(Self {
-            sums: cuda.alloc(matrix.nodes as usize * width)?,
-            carries: cuda.alloc(matrix.chunks as usize * width)?,
-            block_sums: cuda.alloc(2 * matrix.node_blocks() as usize * width)?,
+            sums: cuda.alloc(sums as usize * width)?,
+            carries: cuda.alloc(carries as usize * width)?,
+            block_sums: cuda.alloc(2 * node_blocks(matrix.multiprocessors) as usize * width)?,
             blocks_done: cuda.zeroed(1)?,
         })
     }

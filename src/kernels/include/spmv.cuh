@@ -72,12 +72,14 @@ struct Rows {
     const u32* ranks; // u32[nodes + 1]
 };
 
-// Where the contributions of nodes to a number of vectors are. Each node has one of `slots` places; the last is of no
-// node and 0. Two vectors are side by side, and the last of an odd number is by itself.
+// Where the contributions of nodes to a number of vectors are. Each node has one of `slots` places, of which one at least
+// is of no node and 0. Vectors are one after the other, or two are side by side, and the last of an odd number by itself.
 struct Contributions {
     u32 slots, width;
+    bool in_pairs;
 
     __device__ u64 index(u32 place, u32 vector) const {
+        if (!in_pairs) return (u64)vector * slots + place;
         const u64 first = (u64)(vector / 2 * 2) * slots;
         return vector / 2 * 2 + 1 < width ? first + 2 * (u64)place + vector % 2 : first + place;
     }
@@ -367,39 +369,49 @@ static __device__ void multiply(u32 nodes, u32 arcs, u32 slots, u32 first_chunk,
 SPMV_MULTIPLY(1)
 SPMV_MULTIPLY(2)
 
-// Where the arcs of a row begin and end, and its rank.
-struct RowBounds {
-    u32 begin, end, rank;
-};
-
-// The bounds of a row, which has no arcs if it is not below `nodes`.
-static __device__ RowBounds row_bounds(const Rows& rows, u64 row) {
-    if (row >= rows.nodes) return {0, 0, 0};
-    return {rows.offsets[row], rows.offsets[row + 1], rows.ranks[row]};
-}
-
-// The sums of the rows of a warp, one for each lane, in a vector. All lanes must call it.
-static __device__ double row_sum(
-    const Rows& rows, const RowBounds& row, u32 vector, const double* sums, const double* carries) {
-    constexpr u32 LANE_CHUNKS = 8; // a row of more chunks is added up by all lanes
-    const double* const of_vector = carries + (u64)vector * rows.chunks;
-    const u32 begin = row.begin, end = row.end;
-    double sum = begin < end ? sums[(u64)vector * rows.nodes + row.rank] : 0.0;
-    const u32 first = begin / SPMV_CHUNK, last = end / SPMV_CHUNK;
-    const bool is_long = last - first > LANE_CHUNKS;
+// The sum of the numbers from `first` to `last` of each lane, by all lanes where they are more than LANE_NUMBERS. All lanes
+// must call it.
+template <u32 LANE_NUMBERS>
+static __device__ double sum_range(u32 first, u32 last, const double* numbers) {
+    double sum = 0.0;
+    const bool is_long = last - first > LANE_NUMBERS;
     if (!is_long) {
-        for (u32 chunk = first; chunk < last; chunk++) sum += of_vector[chunk];
+        for (u32 i = first; i < last; i++) sum += numbers[i];
     }
     for (u32 long_lanes = __ballot_sync(ALL_LANES, is_long); long_lanes != 0; long_lanes &= long_lanes - 1) {
         const u32 owner = __ffs(long_lanes) - 1, lane = threadIdx.x % 32;
-        const u32 row_first = __shfl_sync(ALL_LANES, first, owner), row_last = __shfl_sync(ALL_LANES, last, owner);
+        const u32 of_owner = __shfl_sync(ALL_LANES, first, owner), end = __shfl_sync(ALL_LANES, last, owner);
         double part = 0.0;
-        for (u32 chunk = row_first + lane; chunk < row_last; chunk += 32) part += of_vector[chunk];
+        for (u32 i = of_owner + lane; i < end; i += 32) part += numbers[i];
         for (u32 delta = 16; delta > 0; delta /= 2) part += __shfl_xor_sync(ALL_LANES, part, delta);
-        if (lane == owner) sum += part;
+        if (lane == owner) sum = part;
     }
     return sum;
 }
+
+// The sums of rows of chunks.
+struct ChunkSums {
+    Rows rows;
+    const double* sums;
+    const double* carries;
+
+    // Where the arcs of a row begin and end, and its rank.
+    struct Bounds {
+        u32 begin, end, rank;
+    };
+
+    __device__ u32 nodes() const { return rows.nodes; }
+
+    __device__ Bounds bounds(u32 row) const { return {rows.offsets[row], rows.offsets[row + 1], rows.ranks[row]}; }
+
+    // The sum of the row of each lane, which is 0 for bounds that are. All lanes must call it.
+    __device__ double sum(const Bounds& row, u32 vector) const {
+        constexpr u32 LANE_CHUNKS = 8; // a row of more chunks is added up by all lanes
+        const u32 first = row.begin / SPMV_CHUNK, last = row.end / SPMV_CHUNK;
+        const double completed = row.begin < row.end ? sums[(u64)vector * rows.nodes + row.rank] : 0.0;
+        return completed + sum_range<LANE_CHUNKS>(first, last, carries + (u64)vector * rows.chunks);
+    }
+};
 
 // Whether this block is the last of the launch to get here; then all that the others have written is visible to it.
 static __device__ bool is_last_block(u32* blocks_done) {
@@ -456,17 +468,21 @@ static __device__ void update_rows(u32 nodes, u32 width, const IterationState* s
 // Calls `update(node, vector, loaded, sum)` for every node and vector that is not done, with the sum of the row and with
 // what `update.load(node, vector)` has returned, which is called before the sum is read, so that the two do not wait for
 // each other; otherwise as update_rows.
-template <class Update, class Finish>
-static __device__ void update_nodes(const Rows& rows, u32 width, const IterationState* states, const double* sums,
-    const double* carries, double2* block_sums, u32* blocks_done, const Update& update, const Finish& finish) {
+template <class RowSums, class Update, class Finish>
+static __device__ void update_nodes(const RowSums& row_sums, u32 width, const IterationState* states, double2* block_sums,
+    u32* blocks_done, const Update& update, const Finish& finish) {
+    const u32 nodes = row_sums.nodes();
     const auto update_row = [&](u64 row, u32 vector) {
-        const RowBounds bounds = row_bounds(rows, row);
+        typename RowSums::Bounds bounds = {};
         typename Update::Loaded loaded = {};
-        if (row < rows.nodes) loaded = update.load((u32)row, vector);
-        const double sum = row_sum(rows, bounds, vector, sums, carries);
-        return row < rows.nodes ? update((u32)row, vector, loaded, sum) : make_double2(0.0, 0.0);
+        if (row < nodes) {
+            bounds = row_sums.bounds((u32)row);
+            loaded = update.load((u32)row, vector);
+        }
+        const double sum = row_sums.sum(bounds, vector);
+        return row < nodes ? update((u32)row, vector, loaded, sum) : make_double2(0.0, 0.0);
     };
-    update_rows(rows.nodes, width, states, block_sums, blocks_done, update_row, finish);
+    update_rows(nodes, width, states, block_sums, blocks_done, update_row, finish);
 }
 
 #endif

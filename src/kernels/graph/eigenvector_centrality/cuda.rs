@@ -19,10 +19,11 @@ pub(super) fn device_memory(nodes: u64, arcs: u64) -> u64 {
 /// Computes the scores. The predecessors of the graph are [made](CsrGraph::make_predecessors).
 pub(super) fn scores(
     graph: &CsrGraph,
+    is_stored: bool,
     limits: Limits,
     cuda: &mut LaunchContext<'_>,
 ) -> Result<EigenvectorCentralityOutput, KernelError> {
-    let matrix = Matrix::new(graph, limits.max_iterations, &MODULE, cuda)?;
+    let matrix = Matrix::new(graph, is_stored, limits.max_iterations, &MODULE, cuda)?;
     let products = Products::new(&matrix, 1, cuda)?;
     let nodes = graph.num_nodes();
     let (values, contributions) = (cuda.alloc::<f64>(nodes)?, matrix.contributions(1, cuda)?);
@@ -36,7 +37,8 @@ pub(super) fn scores(
         let Products { block_sums, blocks_done, .. } = &products;
         let mut update = matrix.update_args(&products, &1_u32);
         update.extend([buffers.states as &dyn Arg, &values, &norm, block_sums, blocks_done]);
-        cuda.launch(&MODULE, "eigenvector_update", matrix.over_nodes(), &update)?;
+        let entry = matrix.update_entry(["eigenvector_update", "eigenvector_update_segments"]);
+        cuda.launch(&MODULE, entry, matrix.over_nodes(), &update)?;
         let mut normalize: Vec<&dyn Arg> = vec![&matrix.nodes, &1_u32, &matrix.places, buffers.states, &norm];
         normalize.extend([buffers.from as &dyn Arg, &values, buffers.to, block_sums, blocks_done]);
         cuda.launch(&MODULE, "eigenvector_normalize", matrix.over_nodes(), &normalize)

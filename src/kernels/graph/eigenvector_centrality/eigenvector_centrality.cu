@@ -7,7 +7,7 @@
 // eigenvector_update and eigenvector_normalize, with `from` and `to` swapped after these three. Further launches do
 // nothing.
 
-#include "spmv.cuh"
+#include "spmv_segments.cuh"
 
 // Fills the scores that iterations begin with. Any grid.
 extern "C" __global__ void SPMV eigenvector_start(
@@ -33,12 +33,26 @@ struct UpdateProduct {
 };
 
 // Multiplies by the adjacency matrix plus the identity.
+template <class RowSums>
+static __device__ void update_product(const RowSums& row_sums, const IterationState* states, double* values,
+    double* norm, double2* block_sums, u32* blocks_done) {
+    const auto finish = [=](u32, double2 sums) { *norm = sqrt(sums.x); };
+    update_nodes(row_sums, 1, states, block_sums, blocks_done, UpdateProduct{values}, finish);
+}
+
 extern "C" __global__ void SPMV eigenvector_update(u32 nodes, u32 chunks, u32 slots, u32 width, const u32* offsets,
     const u32* row_ranks, const u32* places, const double* sums, const double* carries, const IterationState* states,
     double* values, double* norm, double2* block_sums, u32* blocks_done) {
-    const Rows rows = {nodes, chunks, offsets, row_ranks};
-    const auto finish = [=](u32, double2 sums) { *norm = sqrt(sums.x); };
-    update_nodes(rows, width, states, sums, carries, block_sums, blocks_done, UpdateProduct{values}, finish);
+    const ChunkSums row_sums = {{nodes, chunks, offsets, row_ranks}, sums, carries};
+    update_product(row_sums, states, values, norm, block_sums, blocks_done);
+}
+
+// The same after segments_multiply.
+extern "C" __global__ void SPMV eigenvector_update_segments(u32 nodes, u32 pieces, u32 slots, u32 width,
+    const u32* piece_offsets, const u32* places, const double* sums, const IterationState* states, double* values,
+    double* norm, double2* block_sums, u32* blocks_done) {
+    const PieceSums row_sums = {nodes, pieces, piece_offsets, sums};
+    update_product(row_sums, states, values, norm, block_sums, blocks_done);
 }
 
 // Divides by the norm, and ends the iteration.

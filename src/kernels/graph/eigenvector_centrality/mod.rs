@@ -139,7 +139,7 @@ impl Kernel for EigenvectorCentrality {
         cuda: &mut LaunchContext<'_>,
     ) -> Result<EigenvectorCentralityOutput, KernelError> {
         let graph = input.graph_input().load_with_predecessors(cuda.context())?;
-        cuda::scores(&graph, input.limits(&graph), cuda)
+        cuda::scores(&graph, input.graph_input().is_stored(), input.limits(&graph), cuda)
     }
 }
 

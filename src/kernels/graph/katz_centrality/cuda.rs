@@ -18,11 +18,12 @@ pub(super) fn device_memory(nodes: u64, arcs: u64) -> u64 {
 /// Computes the scores. The predecessors of the graph are [made](CsrGraph::make_predecessors).
 pub(super) fn scores(
     graph: &CsrGraph,
+    is_stored: bool,
     betas: &[f64],
     input: &KatzCentralityInput,
     cuda: &mut LaunchContext<'_>,
 ) -> Result<KatzCentralityOutput, KernelError> {
-    let matrix = Matrix::new(graph, input.max_iterations, &MODULE, cuda)?;
+    let matrix = Matrix::new(graph, is_stored, input.max_iterations, &MODULE, cuda)?;
     let products = Products::new(&matrix, 1, cuda)?;
     let nodes = graph.num_nodes();
     let (betas, values) = (cuda.upload(betas)?, cuda.zeroed::<f64>(nodes)?);
@@ -35,7 +36,8 @@ pub(super) fn scores(
         let mut update = matrix.update_args(&products, &1_u32);
         update.extend([buffers.states as &dyn Arg, &input.alpha, &betas, &values, buffers.to, &squares]);
         update.extend([block_sums as &dyn Arg, blocks_done]);
-        cuda.launch(&MODULE, "katz_update", matrix.over_nodes(), &update)
+        let entry = matrix.update_entry(["katz_update", "katz_update_segments"]);
+        cuda.launch(&MODULE, entry, matrix.over_nodes(), &update)
     })?;
     if input.normalized {
         cuda.launch(&MODULE, "katz_normalize", matrix.over_nodes(), &[&matrix.nodes, &squares, &values])?;

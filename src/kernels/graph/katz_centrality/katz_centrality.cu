@@ -7,7 +7,7 @@
 // `from` and `to` swapped after each pair; then katz_normalize, if scores are to be normalized. Further launches of the
 // former two do nothing.
 
-#include "spmv.cuh"
+#include "spmv_segments.cuh"
 
 struct UpdateScore {
     double alpha;
@@ -31,17 +31,31 @@ struct UpdateScore {
     }
 };
 
-extern "C" __global__ void SPMV katz_update(u32 nodes, u32 chunks, u32 slots, u32 width, const u32* offsets,
-    const u32* row_ranks, const u32* places, const double* sums, const double* carries, IterationState* states,
-    double alpha, const double* betas, double* values, double* to, double* squares, double2* block_sums,
-    u32* blocks_done) {
-    const Rows rows = {nodes, chunks, offsets, row_ranks};
-    const UpdateScore update = {alpha, betas, places, values, to};
+// Ends an iteration with the sums of rows.
+template <class RowSums>
+static __device__ void update_scores(const RowSums& row_sums, const UpdateScore& update, IterationState* states,
+    double* squares, double2* block_sums, u32* blocks_done) {
     const auto finish = [=](u32 vector, double2 sums) {
         states[vector].end_iteration(sums.x);
         *squares = sums.y;
     };
-    update_nodes(rows, width, states, sums, carries, block_sums, blocks_done, update, finish);
+    update_nodes(row_sums, 1, states, block_sums, blocks_done, update, finish);
+}
+
+extern "C" __global__ void SPMV katz_update(u32 nodes, u32 chunks, u32 slots, u32 width, const u32* offsets,
+    const u32* row_ranks, const u32* places, const double* sums, const double* carries, IterationState* states,
+    double alpha, const double* betas, double* values, double* to, double* squares, double2* block_sums,
+    u32* blocks_done) {
+    const ChunkSums row_sums = {{nodes, chunks, offsets, row_ranks}, sums, carries};
+    update_scores(row_sums, {alpha, betas, places, values, to}, states, squares, block_sums, blocks_done);
+}
+
+// The same after segments_multiply.
+extern "C" __global__ void SPMV katz_update_segments(u32 nodes, u32 pieces, u32 slots, u32 width,
+    const u32* piece_offsets, const u32* places, const double* sums, IterationState* states, double alpha,
+    const double* betas, double* values, double* to, double* squares, double2* block_sums, u32* blocks_done) {
+    const PieceSums row_sums = {nodes, pieces, piece_offsets, sums};
+    update_scores(row_sums, {alpha, betas, places, values, to}, states, squares, block_sums, blocks_done);
 }
 
 // Divides the scores by their norm, unless that is 0. Any grid.

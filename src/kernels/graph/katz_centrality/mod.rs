@@ -215,7 +215,7 @@ impl Kernel for KatzCentrality {
         cuda: &mut LaunchContext<'_>,
     ) -> Result<KatzCentralityOutput, KernelError> {
         let (graph, betas) = input.load_in(cuda.context())?;
-        cuda::scores(&graph, &betas, input, cuda)
+        cuda::scores(&graph, input.graph_input().is_stored(), &betas, input, cuda)
     }
 }
 

@@ -34,11 +34,12 @@ pub(super) fn device_memory(nodes: u64, arcs: u64, vectors: u64, dense: u64) -> 
 /// Computes the ranks of each power iteration. The predecessors of the graph are [made](CsrGraph::make_predecessors).
 pub(super) fn ranks(
     graph: &CsrGraph,
+    is_stored: bool,
     iterations: &[PowerIteration<'_>],
     cuda: &mut LaunchContext<'_>,
 ) -> Result<Vec<Ranks>, KernelError> {
     let max_iterations = iterations.iter().map(|iteration| iteration.limits.max_iterations).max().unwrap_or(0);
-    let matrix = Matrix::new(graph, max_iterations, &MODULE, cuda)?;
+    let matrix = Matrix::new(graph, is_stored, max_iterations, &MODULE, cuda)?;
     let out_offsets = cuda.input(graph.successors().row_offsets())?;
     cuda.context().set_steps(iterations.len() as u64);
     let mut ranks = Vec::with_capacity(iterations.len());
@@ -90,10 +91,12 @@ fn run_pass(
     let on_device = IterationsOnDevice::new(&limits, *contributions, cuda)?;
 
     let from = &contributions[0];
-    let start: [&dyn Arg; 13] = [
+    let in_pairs = u32::from(matrix.in_pairs());
+    let start: [&dyn Arg; 14] = [
         &nodes,
         &matrix.slots,
         &width,
+        &in_pairs,
         &uniform,
         &matrix.places,
         out_offsets,
@@ -110,7 +113,8 @@ fn run_pass(
         let mut update = matrix.update_args(products, &width);
         update.extend([&uniform as &dyn Arg, inverse_degrees, &weights, buffers.states, &parameters, ranks]);
         update.extend([buffers.to as &dyn Arg, block_sums, blocks_done]);
-        cuda.launch(&MODULE, "pagerank_update", matrix.over_nodes(), &update)
+        let entry = matrix.update_entry(["pagerank_update", "pagerank_update_segments"]);
+        cuda.launch(&MODULE, entry, matrix.over_nodes(), &update)
     })?;
     let used = ranks.slice(..nodes as usize * iterations.len());
     let scores: Vec<Buffer<f64>> = cuda.download_parts(&used, &vec![nodes as usize; iterations.len()])?;

@@ -8,7 +8,7 @@
 // _2 and pagerank_update, with `from` and `to` swapped after each update. Further launches do nothing to a vector that is
 // done.
 
-#include "spmv.cuh"
+#include "spmv_segments.cuh"
 
 constexpr u32 UNIFORM = 0xffffffffu; // as a seed: every node has the same weight
 constexpr u32 DENSE = 0xfffffffeu;   // as a seed: the weights are in `weights`
@@ -53,17 +53,18 @@ struct UpdateRank {
         const double damping = parameters.damping;
         const double rank = damping * (sum + parameters.dangling * share) + (1.0 - damping) * share;
         ranks[(u64)vector * nodes + node] = rank;
-        to[contributions.index(loaded.place, vector)] = rank * loaded.inverse_degree;
+        // Other contributions stay 0.
+        if (loaded.inverse_degree > 0.0) to[contributions.index(loaded.place, vector)] = rank * loaded.inverse_degree;
         return make_double2(loaded.inverse_degree > 0.0 ? 0.0 : rank, fabs(rank - loaded.old));
     }
 };
 
 // Fills inverse_degrees, and the uniform ranks that iterations begin with. Any grid.
-extern "C" __global__ void SPMV pagerank_start(u32 nodes, u32 slots, u32 width, double uniform, const u32* places,
+extern "C" __global__ void SPMV pagerank_start(u32 nodes, u32 slots, u32 width, u32 in_pairs, double uniform, const u32* places,
     const u32* out_offsets, double* inverse_degrees, const IterationState* states, Vector* vectors, double* ranks, double* from,
     double2* block_sums, u32* blocks_done) {
     __shared__ double2 warp_sums[SPMV_WARPS];
-    const Contributions contributions = {slots, width};
+    const Contributions contributions = {slots, width, in_pairs != 0};
     double2 dangling = make_double2(0.0, 0.0);
     for (u32 node = blockIdx.x * SPMV_THREADS + threadIdx.x; node < nodes; node += gridDim.x * SPMV_THREADS) {
         const u32 degree = out_offsets[node + 1] - out_offsets[node];
@@ -84,15 +85,34 @@ extern "C" __global__ void SPMV pagerank_start(u32 nodes, u32 slots, u32 width, 
     });
 }
 
-extern "C" __global__ void SPMV pagerank_update(u32 nodes, u32 chunks, u32 slots, u32 width, const u32* offsets,
-    const u32* row_ranks, const u32* places, const double* sums, const double* carries, double uniform,
-    const double* inverse_degrees, const double* weights, IterationState* states, Vector* vectors, double* ranks,
-    double* to, double2* block_sums, u32* blocks_done) {
-    const Rows rows = {nodes, chunks, offsets, row_ranks};
-    const UpdateRank update = {nodes, {slots, width}, places, uniform, inverse_degrees, weights, vectors, ranks, to};
+// Ends an iteration with the sums of rows.
+template <class RowSums>
+static __device__ void update_ranks(const RowSums& row_sums, const UpdateRank& update, IterationState* states,
+    Vector* vectors, double2* block_sums, u32* blocks_done) {
     const auto finish = [=](u32 vector, double2 sums) {
         vectors[vector].dangling = sums.x;
         states[vector].end_iteration(sums.y);
     };
-    update_nodes(rows, width, states, sums, carries, block_sums, blocks_done, update, finish);
+    update_nodes(row_sums, update.contributions.width, states, block_sums, blocks_done, update, finish);
+}
+
+extern "C" __global__ void SPMV pagerank_update(u32 nodes, u32 chunks, u32 slots, u32 width, const u32* offsets,
+    const u32* row_ranks, const u32* places, const double* sums, const double* carries, double uniform,
+    const double* inverse_degrees, const double* weights, IterationState* states, Vector* vectors, double* ranks,
+    double* to, double2* block_sums, u32* blocks_done) {
+    const UpdateRank update = {
+        nodes, {slots, width, true}, places, uniform, inverse_degrees, weights, vectors, ranks, to};
+    const ChunkSums row_sums = {{nodes, chunks, offsets, row_ranks}, sums, carries};
+    update_ranks(row_sums, update, states, vectors, block_sums, blocks_done);
+}
+
+// The same after segments_multiply.
+extern "C" __global__ void SPMV pagerank_update_segments(u32 nodes, u32 pieces, u32 slots, u32 width,
+    const u32* piece_offsets, const u32* places, const double* sums, double uniform, const double* inverse_degrees,
+    const double* weights, IterationState* states, Vector* vectors, double* ranks, double* to, double2* block_sums,
+    u32* blocks_done) {
+    const UpdateRank update = {
+        nodes, {slots, width, false}, places, uniform, inverse_degrees, weights, vectors, ranks, to};
+    const PieceSums row_sums = {nodes, pieces, piece_offsets, sums};
+    update_ranks(row_sums, update, states, vectors, block_sums, blocks_done);
 }
