@@ -105,6 +105,8 @@ impl Matrix {
         cuda: &mut LaunchContext<'_>,
     ) -> Result<(), KernelError> {
         let at_a_time = if self.in_pairs() { 2 } else { 1 };
+        // There may be room for more vectors than these.
+        let [sums, carries] = self.products_of_vector();
         for first in (0..width).step_by(at_a_time) {
             let vectors = first..width.min(first + at_a_time as u32);
             let of_vectors = |elements_per_vector: usize| {
@@ -115,8 +117,8 @@ impl Matrix {
                 count: vectors.end - vectors.start,
                 states: states.slice(of_vectors(states.len() / width as usize)),
                 from: from.slice(of_vectors(self.slots as usize)),
-                sums: products.sums.slice(of_vectors(products.sums.len() / width as usize)),
-                carries: products.carries.slice(of_vectors(products.carries.len() / width as usize)),
+                sums: products.sums.slice(of_vectors(sums)),
+                carries: products.carries.slice(of_vectors(carries)),
             };
             match &self.form {
                 Form::Chunks(matrix) => matrix.multiply(self, &part, cuda)?,
@@ -124,6 +126,14 @@ impl Matrix {
             }
         }
         Ok(())
+    }
+
+    /// Returns how many sums and carries the product with one vector has.
+    fn products_of_vector(&self) -> [usize; 2] {
+        match &self.form {
+            Form::Chunks(chunked) => [self.nodes as usize, chunked.chunks as usize],
+            Form::Segments(segmented) => [segmented.pieces as usize, 0],
+        }
     }
 
     /// Whether the contributions to two vectors are side by side.
@@ -317,13 +327,10 @@ pub(super) struct Products {
 impl Products {
     /// Allocates the products with this many vectors.
     pub(super) fn new(matrix: &Matrix, width: usize, cuda: &mut LaunchContext<'_>) -> Result<Self, KernelError> {
-        let (sums, carries) = match &matrix.form {
-            Form::Chunks(chunked) => (matrix.nodes, chunked.chunks),
-            Form::Segments(segmented) => (segmented.pieces, 0),
-        };
+        let [sums, carries] = matrix.products_of_vector();
         Ok(Self {
-            sums: cuda.alloc(sums as usize * width)?,
-            carries: cuda.alloc(carries as usize * width)?,
+            sums: cuda.alloc(sums * width)?,
+            carries: cuda.alloc(carries * width)?,
             block_sums: cuda.alloc(2 * node_blocks(matrix.multiprocessors) as usize * width)?,
             blocks_done: cuda.zeroed(1)?,
         })

@@ -22,13 +22,13 @@
 //! Rotta and Noack, *Multilevel local search algorithms for modularity clustering* (2011).
 //!
 //! Nodes are moved in parallel: a sweep goes through 16 groups of nodes, which a hash of the node, the sweep and the seed
-//! chooses; up to 64 nodes are moved one by one. The nodes of a group choose their communities at the same time, and then all of them move. So neighbours
-//! seldom move past each other, and if they do, they are in different groups in the next sweep; Lu, Halappanavar and
-//! Kalyanaraman, *Parallel heuristics for scalable community detection* (2015) describe the problem and other ways around
-//! it. Nodes are skipped while none of their neighbours moves: Traag, Waltman and van Eck, *From Louvain to Leiden* (2019).
-//! The modularity is computed from exact counts after each sweep. A sweep that does not raise it is undone, so the result
-//! is never below that of single nodes. It is the same on
-//! every backend and any number of threads.
+//! chooses; up to 64 nodes are moved one by one. The nodes of a group choose their communities at the same time, and then
+//! all of them move. So neighbours seldom move past each other, and if they do, they are in different groups in the next
+//! sweep; Lu, Halappanavar and Kalyanaraman, *Parallel heuristics for scalable community detection* (2015) describe the
+//! problem and other ways around it. Nodes are skipped while none of their neighbours moves: Traag, Waltman and van Eck,
+//! *From Louvain to Leiden* (2019). The modularity is computed from exact counts after each sweep. A sweep that does not
+//! raise it is undone, so the result is never below that of single nodes. It is the same on every backend and any number of
+//! threads.
 //!
 //! Where weights are used, nodes choose by the sums of the weights of edges instead of their numbers, which are added up in
 //! integers, as in `graph/modularity-score`, so that these sums do not depend on the order. With them,
