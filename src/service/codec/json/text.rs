@@ -78,7 +78,7 @@ impl<'de> JsonText<'de> {
         Ok(())
     }
 
-    /// Reads a string that has no escapes, and is to be borrowed; `None` if it is none of these.
+    /// Reads a string without escapes; `None` if it has some, or is not valid.
     fn plain_string(&mut self) -> Option<&'de str> {
         let content = self.text.get(self.at + 1..)?;
         let length = content.iter().position(|&byte| matches!(byte, b'"' | b'\\' | ..b' '))?;
