@@ -26,7 +26,7 @@ use tower_kernels::service::{
     KernelService, LaunchContext, Payload,
 };
 
-use crate::{Cuda, Row, saxpy_input, service};
+use crate::{Cuda, Row, on_cuda, saxpy_input, service};
 
 const EACH: Duration = Duration::from_millis(400);
 const RATES: [f64; 7] = [20e3, 100e3, 200e3, 400e3, 800e3, 1.2e6, 2e6];
@@ -326,7 +326,7 @@ where
         let mut times = Vec::with_capacity(5_000);
         for index in 0..5_500 {
             let start = Instant::now();
-            service.ready().await.unwrap().call(KernelRequest::new(id, input.clone())).await.unwrap();
+            service.ready().await.unwrap().call(on_cuda(id, input.clone())).await.unwrap();
             if index >= 500 {
                 times.push(start.elapsed());
             }
@@ -361,7 +361,7 @@ where
                             if due > Instant::now() {
                                 break;
                             }
-                            let request = KernelRequest::new(id, input.clone());
+                            let request = on_cuda(id, input.clone());
                             let response = service.ready().await.unwrap().call(request);
                             let shard = made as usize;
                             tokio::spawn(async move {
@@ -397,7 +397,7 @@ where
         + 'static,
 {
     let input = input.clone();
-    closed_with(runtime, tasks, |_| service.clone(), move || KernelRequest::new(id, input.clone()))
+    closed_with(runtime, tasks, |_| service.clone(), move || on_cuda(id, input.clone()))
 }
 
 fn closed_with<S, R>(

@@ -261,7 +261,7 @@ fn phases() {
     println!("    transparent huge pages: {}", huge.trim());
 }
 
-fn pricing<T>(contracts: usize, real: fn(f64) -> T, array: impl Fn(Vec<T>) -> FloatArray) -> Payload {
+pub(crate) fn pricing<T>(contracts: usize, real: fn(f64) -> T, array: impl Fn(Vec<T>) -> FloatArray) -> Payload {
     let mut random = Random::new(7);
     let mut between = |low: f64, high: f64| -> FloatArray {
         let step = (high - low) / f64::from(1 << 20);

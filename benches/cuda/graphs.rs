@@ -18,7 +18,7 @@ use tower_kernels::backends::{BatchedLayer, Local};
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
 use tower_kernels::service::{KernelError, KernelRegistry, KernelRequest, KernelService, Payload};
 
-use crate::{Cuda, call, service};
+use crate::{Cuda, call, on_cuda, service};
 
 pub(crate) const ID: &str = "graph/betweenness-centrality";
 
@@ -271,7 +271,7 @@ async fn shared(graph: &Graph) {
             let mut service = together.clone();
             tokio::spawn(async move {
                 for _ in 0..rounds {
-                    let request = KernelRequest::new(ID, request.clone());
+                    let request = on_cuda(ID, request.clone());
                     service.ready().await.unwrap().call(request).await.unwrap();
                 }
             })

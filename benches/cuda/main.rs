@@ -8,7 +8,7 @@
 //! The second runs parts of it: `small`, `memory`, `catalogue`, `resident`, `workers`, `priority`, `graphs`,
 //! `triangles`, `operands`, `pagerank`, `neural-network`, `devices`, `telemetry`, `batch`, `batch-cost`,
 //! `batch-pipeline`, `similarity`, `traversal`, `communities`, `neighborhoods`,
-//! `motifs`.
+//! `motifs`, `crossover`.
 
 // The plain loop, and the kernels here, are promises about device code.
 #![allow(unsafe_code)]
@@ -16,6 +16,7 @@
 mod batch;
 mod catalogue;
 mod communities;
+mod crossover;
 mod devices;
 mod embedded;
 mod graphs;
@@ -41,7 +42,7 @@ use tower::{Service, ServiceExt};
 use tower_kernels::backends::cuda::{CudaBackend, CudaConfig};
 use tower_kernels::cuda::{self};
 use tower_kernels::service::{
-    DType, KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload, Tensor, Tensors,
+    BackendKind, DType, KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload, Tensor, Tensors,
 };
 
 use hold::Hold;
@@ -130,6 +131,9 @@ fn main() {
     if wanted("communities") {
         communities::run();
     }
+    if wanted("crossover") {
+        crossover::run();
+    }
 }
 
 pub(crate) fn service(change: impl FnOnce(&mut CudaConfig)) -> Cuda {
@@ -143,8 +147,15 @@ pub(crate) fn service(change: impl FnOnce(&mut CudaConfig)) -> Cuda {
     KernelService::with_backend(registry, CudaBackend::with_config(0, config).unwrap())
 }
 
+/// A request that runs on a device, whatever is faster.
+pub(crate) fn on_cuda(id: &'static str, payload: Payload) -> KernelRequest {
+    let mut request = KernelRequest::new(id, payload);
+    request.backend = Some(BackendKind::Cuda);
+    request
+}
+
 pub(crate) async fn call(service: &mut Cuda, id: &'static str, payload: &Payload) -> KernelResponse {
-    let request = KernelRequest::new(id, payload.clone());
+    let request = on_cuda(id, payload.clone());
     service.ready().await.unwrap().call(request).await.unwrap()
 }
 

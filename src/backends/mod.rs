@@ -50,5 +50,6 @@ mod local;
 pub(crate) mod worker_pool;
 
 pub use batched::BatchedLayer;
+pub(crate) use local::Preference;
 pub use local::{CpuStatus, CudaState, Local, LocalFuture, LocalStatus};
 pub use worker_pool::{PoolLoad, PoolStatus, RunFuture};

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::backend::BackendChoice;
 use crate::error::ErrorKind;
 
 /// Describes a request to the layers: its operation, deadline, priority, tenant and trace.
@@ -237,7 +238,7 @@ pub struct Execution {
     pub queued: Duration,
     /// Execution time: decoding if it was done by a worker, the kernel, and encoding.
     pub executed: Duration,
-    /// Estimate of `executed` by the kernel's cost model.
+    /// Prediction of `executed`, from the kernel's cost model and from what earlier runs took.
     pub estimated: Duration,
     /// Number of requests that shared the launch.
     pub batch_size: u32,
@@ -250,6 +251,7 @@ pub struct Execution {
 struct Details {
     device_times: Option<DeviceTimes>,
     operands: Vec<OperandUse>,
+    choice: Option<BackendChoice>,
 }
 
 /// The use of an operand by a request.
@@ -336,6 +338,16 @@ impl Execution {
     /// Sets the times measured by the device.
     pub fn set_device_times(&mut self, times: DeviceTimes) {
         self.details.get_or_insert_default().device_times = Some(times);
+    }
+
+    /// Returns why the request ran on this backend; `None` if no other could have run it.
+    pub fn choice(&self) -> Option<&BackendChoice> {
+        self.details.as_ref()?.choice.as_ref()
+    }
+
+    /// Sets why the request ran on this backend.
+    pub fn set_choice(&mut self, choice: BackendChoice) {
+        self.details.get_or_insert_default().choice = Some(choice);
     }
 
     /// Returns the operands that the request refers to.

@@ -5,6 +5,7 @@
 //! | deadline | `grpc-timeout`, `connect-timeout-ms` | `grpc-timeout` | `timeout_ms` |
 //! | priority | | `priority` | `priority` |
 //! | tenant | | `tenant` | `tenant` |
+//! | backend | | `backend` | `backend` |
 //! | trace | `traceparent`, `tracestate` | `traceparent`, `tracestate` | `trace_id` |
 //! | request id | `x-request-id` | `x-request-id` | |
 
@@ -16,9 +17,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::limits::check_name;
-use super::{Priority, TraceContext};
+use super::{BackendKind, Priority, TraceContext};
 
-/// Deadline, priority, tenant, trace and id of a request.
+/// Deadline, priority, tenant, backend, trace and id of a request.
 #[derive(Clone, Debug)]
 #[cfg_attr(
     not(any(feature = "axum", feature = "grpc", feature = "hyper")),
@@ -32,6 +33,7 @@ pub(crate) struct RequestMetadata {
     pub(crate) is_server_timeout: bool,
     pub(crate) priority: Option<Priority>,
     pub(crate) tenant: Option<Arc<str>>,
+    pub(crate) backend: Option<BackendKind>,
     /// Boxed, because most requests have none.
     pub(crate) trace: Option<Box<TraceContext>>,
     #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
@@ -72,6 +74,9 @@ pub(crate) struct MetadataDocument<'a> {
     /// Tenant that the request belongs to.
     #[serde(borrow)]
     pub(crate) tenant: Option<Cow<'a, str>>,
+    /// The backend to run it on, `cpu` or `cuda`. By default it runs where the response is predicted to come first.
+    #[serde(borrow)]
+    pub(crate) backend: Option<Cow<'a, str>>,
     /// Trace id of 32 lowercase hex digits, or a whole `traceparent`.
     #[serde(borrow)]
     pub(crate) trace_id: Option<Cow<'a, str>>,
@@ -87,6 +92,7 @@ impl RequestMetadata {
             is_server_timeout: false,
             priority: None,
             tenant: None,
+            backend: None,
             trace: None,
             #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
             request_id: None,
@@ -104,6 +110,7 @@ impl RequestMetadata {
         }
         metadata.priority = document.priority.as_deref().map(parse_priority).transpose()?;
         metadata.tenant = document.tenant.as_deref().map_or(Ok(None), parse_tenant)?;
+        metadata.backend = document.backend.as_deref().map(parse_backend).transpose()?;
         if let Some(trace) = document.trace_id {
             let invalid = || InvalidMetadata::new("trace_id", "neither a trace id of 32 hex digits nor a traceparent");
             metadata.trace = Some(Box::new(parse_trace_id(&trace).ok_or_else(invalid)?));
@@ -123,6 +130,10 @@ impl RequestMetadata {
 
 fn parse_priority(text: &str) -> Result<Priority, InvalidMetadata> {
     text.parse().map_err(|error| InvalidMetadata::new("priority", error))
+}
+
+fn parse_backend(text: &str) -> Result<BackendKind, InvalidMetadata> {
+    text.parse().map_err(|error| InvalidMetadata::new("backend", error))
 }
 
 /// An empty tenant is no tenant.
@@ -157,7 +168,7 @@ mod headers {
 
     use http::{Extensions, HeaderMap, HeaderValue};
 
-    use super::{InvalidMetadata, RequestMetadata, parse_priority, parse_tenant};
+    use super::{InvalidMetadata, RequestMetadata, parse_backend, parse_priority, parse_tenant};
     use crate::request::limits::{InvalidName, MAX_TRACE_STATE_BYTES};
     use crate::request::request_id::RequestId;
     use crate::request::{Deadline, Tenant, TraceContext};
@@ -205,6 +216,9 @@ mod headers {
                     // What is not ASCII has no visible characters.
                     let text = value.to_str().map_err(|_| InvalidMetadata::new("tenant", InvalidName::Invisible))?;
                     metadata.tenant = parse_tenant(text)?;
+                }
+                if let Some(value) = headers.get("backend") {
+                    metadata.backend = Some(parse_backend(value.to_str().unwrap_or_default())?);
                 }
             }
             metadata.trace = extensions.get().cloned().or_else(|| trace_context(headers)).map(Box::new);

@@ -3,6 +3,7 @@
 //! Layers, backends and servers read a request through [`RequestContext`] and a response through [`ResponseContext`], so
 //! they work with any type. `http::Request`, `http::Response` and the requests and responses of kernels implement them.
 
+mod backend;
 mod context;
 pub(crate) mod http;
 mod http_operation;
@@ -14,6 +15,7 @@ pub(crate) mod operation_table;
 #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
 pub(crate) mod request_id;
 
+pub use backend::{BackendChoice, BackendKind, ChoiceReason, UnknownBackend};
 pub(crate) use context::Scheduling;
 pub use context::{
     DeviceTimes, Execution, InvalidTraceParent, OperandUse, Priority, RequestContext, ResponseContext, Share,

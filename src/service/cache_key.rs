@@ -10,14 +10,15 @@ use super::{
     KernelRegistry, KernelRequest, KernelResponse, OperandVersion, Payload, RegisteredKernel, Tensor, Tensors,
 };
 use crate::middleware::cache_key::{CacheKey, Cacheable, Weight};
-use crate::request::Execution;
+use crate::request::{BackendKind, Execution};
 
 /// Makes cache keys of kernel requests: kernel, version, and the payload's bytes.
 ///
 /// Only requests for [pure](super::KernelInfo::pure) kernels have a key. Where the payload refers to
 /// [operands](super::Operands), the key has their versions, and requests whose references are not
 /// [resolved](KernelRequest::resolve_operands) yet have none. The same input in another encoding has another key,
-/// and a typed payload has no bytes to compare and so no key.
+/// and a typed payload has no bytes to compare and so no key. Neither do requests share that ask for
+/// different [backends](KernelRequest::backend), whose outputs can differ in the last bits.
 ///
 /// Tenants do not share outputs unless [`share_across_tenants`](Self::share_across_tenants) is set. Requests without a tenant
 /// share among themselves.
@@ -72,6 +73,7 @@ pub struct KernelKey<'r> {
     payload: &'r Payload,
     operands: &'r [Arc<OperandVersion>],
     tenant: Option<&'r Arc<str>>,
+    backend: Option<BackendKind>,
 }
 
 /// The cache key of a kernel request.
@@ -82,6 +84,7 @@ pub struct OwnedKernelKey {
     /// The ids of the versions. The versions themselves would be kept in memory.
     operands: Box<[u64]>,
     tenant: Option<Arc<str>>,
+    backend: Option<BackendKind>,
 }
 
 impl OwnedKernelKey {
@@ -108,6 +111,9 @@ impl Hash for KernelKey<'_> {
         state.write_u64(self.kernel.digest());
         if let Some(tenant) = self.tenant {
             tenant.hash(state);
+        }
+        if let Some(backend) = self.backend {
+            backend.hash(state);
         }
         for operand in self.operands {
             state.write_u64(operand.id());
@@ -144,7 +150,8 @@ impl CacheKey<KernelRequest> for KernelCacheKey {
             return None;
         }
         let tenant = request.tenant.as_ref().filter(|_| !self.share_across_tenants);
-        Some(KernelKey { kernel, payload: &request.payload, operands: request.operands(), tenant })
+        let (operands, backend) = (request.operands(), request.backend);
+        Some(KernelKey { kernel, payload: &request.payload, operands, tenant, backend })
     }
 
     #[inline]
@@ -157,14 +164,15 @@ impl CacheKey<KernelRequest> for KernelCacheKey {
             _ => false,
         };
         let same_operands = owned.operands.iter().copied().eq(key.operands.iter().map(|operand| operand.id()));
-        same_kernel && same_payload && same_operands && owned.tenant.as_ref() == key.tenant
+        let same_scope = (owned.tenant.as_ref(), owned.backend) == (key.tenant, key.backend);
+        same_kernel && same_payload && same_operands && same_scope
     }
 
     #[inline]
     fn to_owned_key(&self, key: KernelKey<'_>) -> OwnedKernelKey {
-        let KernelKey { kernel, payload, operands, tenant } = key;
+        let KernelKey { kernel, payload, operands, tenant, backend } = key;
         let operands = operands.iter().map(|operand| operand.id()).collect();
-        OwnedKernelKey { kernel, payload: payload.clone(), operands, tenant: tenant.cloned() }
+        OwnedKernelKey { kernel, payload: payload.clone(), operands, tenant: tenant.cloned(), backend }
     }
 
     /// Copies the payload, which can be a slice of a larger body or lie in pinned memory.

@@ -24,7 +24,7 @@ use super::codec::{RawJson, decode_json};
 use super::{InvalidInput, KernelError, KernelRequest, KernelResponse, Payload};
 use crate::request::limits::check_name;
 use crate::request::metadata::{MetadataDocument, RequestMetadata};
-use crate::request::{Execution, OperandUse};
+use crate::request::{BackendChoice, BackendKind, Execution, OperandUse};
 
 /// A request to run a kernel.
 #[derive(Deserialize, JsonSchema)]
@@ -80,6 +80,39 @@ pub(crate) struct ResponseMetadata<'a> {
     /// The operands that the request referred to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     operands: Vec<ResponseOperand>,
+    /// Why it ran on this backend, if another one could have run it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    choice: Option<ResponseChoice>,
+}
+
+/// Why a request ran on its backend.
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
+struct ResponseChoice {
+    /// `predicted`: the response was predicted to come first from there; `explored`: to measure how long such runs take
+    /// there; `requested`: the request asked for it.
+    reason: &'static str,
+    /// The predicted time to the response on each backend that could have run it, the wait for other requests included, in
+    /// microseconds.
+    predicted_us: PredictedTimes,
+}
+
+/// Predicted times by backend, in microseconds.
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
+struct PredictedTimes {
+    #[serde(rename = "CPU")]
+    cpu: u128,
+    #[serde(rename = "CUDA")]
+    cuda: u128,
+}
+
+impl From<&BackendChoice> for ResponseChoice {
+    fn from(choice: &BackendChoice) -> Self {
+        let predicted = |backend| choice.predicted_on(backend).unwrap_or_default().as_micros();
+        let predicted_us = PredictedTimes { cpu: predicted(BackendKind::Cpu), cuda: predicted(BackendKind::Cuda) };
+        Self { reason: choice.reason.as_str(), predicted_us }
+    }
 }
 
 /// The use of an operand by a request.
@@ -118,6 +151,7 @@ impl<'a> From<&'a Execution> for ResponseMetadata<'a> {
                 download_us: times.download.as_micros(),
             }),
             operands: execution.operands().iter().map(ResponseOperand::from).collect(),
+            choice: execution.choice().map(ResponseChoice::from),
         }
     }
 }
@@ -214,8 +248,10 @@ fn write_head(body: &mut Vec<u8>, request_id: &str, kernel_id: &str) -> Result<(
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::request::{Priority, RequestContext};
+    use crate::request::{ChoiceReason, Priority, RequestContext};
 
     fn parse(body: &str) -> Result<KernelRequest, InvalidInput> {
         KernelRequest::from_json(Bytes::copy_from_slice(body.as_bytes()))
@@ -224,7 +260,7 @@ mod tests {
     #[test]
     fn all_metadata_reaches_the_request_and_the_input_is_a_slice_of_the_body() {
         let body = Bytes::from(
-            r#"{"metadata": {"timeout_ms": 9, "priority": "high", "tenant": "acme",
+            r#"{"metadata": {"timeout_ms": 9, "priority": "high", "tenant": "acme", "backend": "cuda",
                 "trace_id": "4bf92f3577b34da6a3ce929d0e0e4736"}, "input": {"a": [1, 2]}, "kernel_id": "a\u002fb"}"#,
         );
         let request = KernelRequest::from_json(body.clone()).unwrap();
@@ -232,6 +268,7 @@ mod tests {
             (request.operation(), request.priority, request.tenant.as_deref()),
             ("a/b", Priority::High, Some("acme"))
         );
+        assert_eq!(request.backend, Some(BackendKind::Cuda));
         assert_eq!(request.trace_context().unwrap().trace_id(), 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736);
         let Payload::Json(input) = request.payload else { panic!("no JSON") };
         assert_eq!(input, r#"{"a": [1, 2]}"#);
@@ -249,6 +286,7 @@ mod tests {
             (r#"{"kernel_id": "a", "input": {}, "metadata": {"timeout_ms": -1}}"#, "metadata.timeout_ms"),
             (r#"{"kernel_id": "a", "input": {}, "metadata": {"timeout": 1}}"#, "metadata.timeout"),
             (r#"{"kernel_id": "a", "input": {}, "metadata": {"priority": "urgent"}}"#, "metadata.priority"),
+            (r#"{"kernel_id": "a", "input": {}, "metadata": {"backend": "tpu"}}"#, "metadata.backend"),
             (r#"{"kernel_id": "a", "input": {}, "metadata": {"trace_id": "0"}}"#, "metadata.trace_id"),
         ] {
             assert_eq!(parse(body).unwrap_err().field, field, "{body}");
@@ -288,6 +326,8 @@ mod tests {
         (execution.device, execution.batch_size) = (Some(1), 2);
         execution.set_device_times(crate::request::DeviceTimes::default());
         execution.set_operands(vec![OperandUse::new(1, "payments".into(), 7, true)]);
+        let predicted = [(BackendKind::Cuda, Duration::from_micros(85)), (BackendKind::Cpu, Duration::from_millis(2))];
+        execution.set_choice(BackendChoice { reason: ChoiceReason::Predicted, predicted });
         let body = KernelResponse::new(Payload::json("1"), execution).to_json("r", "a/b").unwrap();
         let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
         let settings = schemars::generate::SchemaSettings::draft2020_12().for_serialize();
@@ -301,6 +341,8 @@ mod tests {
         assert_eq!(schema["required"].as_array().unwrap().len(), 4);
         let metadata = &schema["$defs"]["ResponseMetadata"]["properties"];
         assert_eq!(keys(&document["metadata"]), keys(metadata));
+        let choice = serde_json::json!({"reason": "predicted", "predicted_us": {"CPU": 2000, "CUDA": 85}});
+        assert_eq!(document["metadata"]["choice"], choice);
     }
 
     #[test]

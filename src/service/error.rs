@@ -87,6 +87,11 @@ pub enum KernelError {
         /// The backend.
         backend: &'static str,
     },
+    /// The request asks for a backend that this machine does not have.
+    NoBackend {
+        /// The backend.
+        backend: &'static str,
+    },
     /// The input is invalid.
     InvalidInput(InvalidInput),
     /// The deadline passed.
@@ -209,6 +214,7 @@ impl fmt::Display for KernelError {
                  be executed as a request"
             ),
             Self::UnsupportedBackend { id, backend } => write!(f, "`{id}` has no code for {backend}"),
+            Self::NoBackend { backend } => write!(f, "this machine has no {backend} backend"),
             Self::InvalidInput(_) => f.write_str("the input is invalid"),
             Self::DeadlineExceeded { started: true } => f.write_str("the deadline passed while the kernel ran"),
             Self::DeadlineExceeded { started: false } => f.write_str("the deadline passed before the kernel started"),
@@ -250,7 +256,9 @@ impl Classify for KernelError {
     fn kind(&self) -> ErrorKind {
         match self {
             Self::UnknownKernel { .. } => ErrorKind::NotFound,
-            Self::RingKernel { .. } | Self::UnsupportedBackend { .. } => ErrorKind::Unsupported,
+            Self::RingKernel { .. } | Self::UnsupportedBackend { .. } | Self::NoBackend { .. } => {
+                ErrorKind::Unsupported
+            }
             Self::InvalidInput(_) => ErrorKind::InvalidArgument,
             Self::DeadlineExceeded { .. } => ErrorKind::DeadlineExceeded,
             Self::Cancelled => ErrorKind::Cancelled,

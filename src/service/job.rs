@@ -30,6 +30,7 @@ pub struct Job {
     payload: Payload,
     pub(super) deadline: Option<Instant>,
     tenant: Option<Arc<str>>,
+    pub(super) backend: Option<BackendKind>,
     trace: Option<Box<TraceContext>>,
     pub(super) extensions: http::Extensions,
     /// The operands of the job's own request.
@@ -37,6 +38,8 @@ pub struct Job {
     pub(super) input: Option<Input>,
     /// The error of decoding or validation.
     prepare_error: Option<Box<KernelError>>,
+    /// How long its run may take on the backend that it is on now.
+    run_limit: Option<Duration>,
     /// When it began to wait for other jobs to share a run with.
     pub(super) batched_at: Option<Instant>,
     pub(super) priority: Priority,
@@ -56,6 +59,7 @@ impl Job {
             deadline,
             priority,
             tenant,
+            backend,
             trace,
             mut extensions,
             scheduling,
@@ -67,11 +71,13 @@ impl Job {
             payload,
             deadline,
             tenant,
+            backend,
             trace,
             operands: extensions.remove().unwrap_or_default(),
             extensions,
             input: None,
             prepare_error: None,
+            run_limit: None,
             batched_at: None,
             priority,
             scheduling,
@@ -86,11 +92,13 @@ impl Job {
             payload: Payload::Json(Bytes::new()),
             deadline: None,
             tenant: None,
+            backend: None,
             trace: None,
             extensions: http::Extensions::new(),
             operands: RequestOperands::none(),
             input: Some(input),
             prepare_error: None,
+            run_limit: None,
             batched_at: None,
             priority: Priority::default(),
             scheduling: Scheduling::default(),
@@ -102,6 +110,11 @@ impl Job {
     /// Returns the kernel to run.
     pub fn kernel(&self) -> &RegisteredKernel {
         &self.kernel
+    }
+
+    /// Returns the backend that the request asks for.
+    pub fn requested_backend(&self) -> Option<BackendKind> {
+        self.backend
     }
 
     /// Returns the request's payload; `None` once it has been decoded.
@@ -162,6 +175,7 @@ impl Job {
         request.deadline = self.deadline;
         request.priority = self.priority;
         request.tenant = self.tenant;
+        request.backend = self.backend;
         request.trace = self.trace;
         request.extensions = self.extensions;
         request.scheduling = self.scheduling;
@@ -204,9 +218,22 @@ impl Job {
     ) -> R {
         let progress = self.extensions.get::<Progress>().cloned();
         let memory = self.memory().cloned();
+        let limit = self.run_limit.and_then(|limit| Instant::now().checked_add(limit));
+        let deadline =
+            limit.map_or(self.deadline, |limit| Some(self.deadline.map_or(limit, |deadline| deadline.min(limit))));
         let context =
-            RunContext::new(is_cancelled, self.deadline).with_progress(progress.as_ref()).with_memory(memory.as_ref());
+            RunContext::new(is_cancelled, deadline).with_progress(progress.as_ref()).with_memory(memory.as_ref());
         run(self, &context)
+    }
+
+    /// Limits the time of the run, whatever the deadline is. Returns the limit that was set before.
+    pub(crate) fn set_run_limit(&mut self, limit: Option<Duration>) -> Option<Duration> {
+        std::mem::replace(&mut self.run_limit, limit)
+    }
+
+    /// Returns whether a run that found its deadline exceeded has reached the limit of its time and not its deadline.
+    pub(crate) fn reached_run_limit(&self) -> bool {
+        self.run_limit.is_some() && self.deadline.is_none_or(|deadline| Instant::now() < deadline)
     }
 
     /// Makes the response of a run; a large payload goes on to hold its share of the request's reserved memory.
@@ -333,8 +360,12 @@ impl Job {
     }
 }
 
-/// Bytes decoded a second on one core: JSON numbers through serde.
-const JSON_RATE: f64 = 200e6;
+/// An input that takes no longer to decode is decoded on the calling thread, which may be a runtime's: its tasks should not run
+/// for longer without a pause. A hop to another thread and back would take about 20 µs.
+pub(crate) const DECODE_INLINE: Duration = Duration::from_micros(100);
+
+/// Bytes decoded a second on one core: arrays of numbers in JSON.
+const JSON_RATE: f64 = 350e6;
 /// Bytes decoded a second on one core: tensors that are copied, as unaligned ones are.
 const TENSOR_RATE: f64 = 5e9;
 

@@ -3,6 +3,8 @@ use std::borrow::Cow;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::request::BackendKind;
+
 /// How a kernel is used: one request at a time, or resident on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -12,28 +14,6 @@ pub enum Mode {
     /// Stays resident on a device and exchanges messages. Such a kernel is listed and described; running it needs a ring
     /// runtime.
     Ring,
-}
-
-/// The kind of hardware that runs a kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, JsonSchema)]
-#[non_exhaustive]
-pub enum BackendKind {
-    /// The host's processors.
-    #[serde(rename = "CPU")]
-    Cpu,
-    /// An NVIDIA GPU.
-    #[serde(rename = "CUDA")]
-    Cuda,
-}
-
-impl BackendKind {
-    /// Returns `"CPU"` or `"CUDA"`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Cpu => "CPU",
-            Self::Cuda => "CUDA",
-        }
-    }
 }
 
 /// The description of a kernel.

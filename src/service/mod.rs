@@ -30,10 +30,12 @@ mod registry;
 mod request;
 mod response_future;
 mod run_context;
+mod run_times;
 mod shared_run;
 mod tensor;
 
 pub use crate::buffer::{Bf16, Buffer, DType, Element, F16};
+pub use crate::request::BackendKind;
 pub use cache_key::{KernelCacheKey, KernelKey, OwnedKernelKey};
 pub use codec::{FloatArray, NumberArray};
 pub use cost::{Cost, Footprint};
@@ -41,10 +43,11 @@ pub use cost::{Cost, Footprint};
 pub use cuda::LaunchContext;
 pub use error::{BackendError, InvalidInput, KernelError};
 pub use host_memory::{HostMemory, HostMemoryError, HostReservation};
+pub(crate) use job::DECODE_INLINE;
 pub use job::Job;
 pub use json::IntoJson;
 pub use kernel::{BatchKey, Kernel};
-pub use kernel_info::{BackendKind, KernelInfo, Mode};
+pub use kernel_info::{KernelInfo, Mode};
 pub use kernel_service::KernelService;
 #[cfg(any(feature = "actix", feature = "axum", feature = "grpc", feature = "hyper"))]
 pub(crate) use operands::OperandReservation;
@@ -77,4 +80,5 @@ pub(crate) use operands::{operand_name_schema, operand_version_schema};
 pub(crate) use payload::Encoding;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use registry::Snapshot;
+pub(crate) use run_times::FIRST_RUNS;
 pub(crate) use shared_run::{MemberResult, MemberResults, MergeKey};

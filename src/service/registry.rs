@@ -16,6 +16,7 @@ use super::codec::PinnedMemory;
 use super::erased::{ErasedKernel, Input, SharedKernel};
 use super::kernel_index::KernelIndex;
 use super::payload::{Encoding, Typed};
+use super::run_times::RunTimes;
 use super::{
     BatchKey, Cost, Footprint, Kernel, KernelError, KernelInfo, OperandVersion, Operands, Payload, RunContext,
 };
@@ -76,6 +77,7 @@ impl KernelRegistry {
             schemas: OnceLock::new(),
             panics: AtomicU64::new(0),
             log: LogLimit::new(),
+            run_times: RunTimes::new(),
         };
         let kernel = RegisteredKernel(Arc::new(entry));
         let _registering = self.registering.lock().unwrap_or_else(PoisonError::into_inner);
@@ -205,6 +207,7 @@ struct Entry {
     schemas: OnceLock<(Schema, Schema)>,
     panics: AtomicU64,
     log: LogLimit,
+    run_times: RunTimes,
 }
 
 impl RegisteredKernel {
@@ -227,6 +230,11 @@ impl RegisteredKernel {
     /// Returns the number of the registration, which is unique in the process.
     pub(crate) fn number(&self) -> u64 {
         self.0.number
+    }
+
+    /// Returns what the kernel's runs took.
+    pub(crate) fn run_times(&self) -> &RunTimes {
+        &self.0.run_times
     }
 
     /// Returns the JSON Schema of the input.

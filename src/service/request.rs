@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::{HostReservation, KernelRegistry, OperandVersion, Payload, PayloadError, RequestOperands};
 use crate::request::Scheduling;
 use crate::request::metadata::RequestMetadata;
-use crate::request::{Execution, Priority, RequestContext, ResponseContext, Share, TraceContext};
+use crate::request::{BackendKind, Execution, Priority, RequestContext, ResponseContext, Share, TraceContext};
 use crate::text;
 
 /// A request to run a kernel.
@@ -40,6 +40,10 @@ pub struct KernelRequest {
     pub priority: Priority,
     /// The tenant that the request is made for.
     pub tenant: Option<Arc<str>>,
+    /// The backend to run it on. `None`, the default, runs it where the response is predicted to come first.
+    ///
+    /// A request for a backend that its kernel has no code for, or that this machine does not have, fails.
+    pub backend: Option<BackendKind>,
     /// The trace context. Boxed, because every layer moves the request and most have none.
     pub trace: Option<Box<TraceContext>>,
     /// Data of your own.
@@ -61,6 +65,7 @@ impl KernelRequest {
             deadline: None,
             priority: Priority::Normal,
             tenant: None,
+            backend: None,
             trace: None,
             extensions: http::Extensions::new(),
             scheduling: Scheduling::default(),
@@ -153,8 +158,8 @@ impl KernelRequest {
         self.deadline = tokio::time::Instant::now().into_std().checked_add(timeout);
     }
 
-    /// Applies metadata. The earlier deadline holds; priority and tenant replace those of the request; the trace is set
-    /// if the request has none.
+    /// Applies metadata. The earlier deadline holds; priority, tenant and backend replace those of the request; the
+    /// trace is set if the request has none.
     pub(crate) fn apply_metadata(&mut self, metadata: RequestMetadata) {
         if metadata.deadline.is_some_and(|deadline| self.deadline.is_none_or(|own| deadline <= own)) {
             self.deadline = metadata.deadline;
@@ -162,6 +167,7 @@ impl KernelRequest {
         }
         self.priority = metadata.priority.unwrap_or(self.priority);
         self.tenant = metadata.tenant.or(self.tenant.take());
+        self.backend = metadata.backend.or(self.backend);
         self.trace = self.trace.take().or(metadata.trace);
     }
 }

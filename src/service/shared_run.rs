@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::erased::Input;
 use super::{
-    BatchKey, Cost, HostReservation, Job, KernelError, Payload, Progress, RegisteredKernel, RunContext, Typed,
+    BackendKind, BatchKey, Cost, HostReservation, Job, KernelError, Payload, Progress, RegisteredKernel, RunContext,
+    Typed,
 };
 use crate::request::{RequestContext, Share};
 
@@ -41,6 +42,8 @@ pub(crate) struct MergeKey {
     /// The number of the kernel's registration.
     kernel: u64,
     key: BatchKey,
+    /// The backend that the requests ask for.
+    backend: Option<BackendKind>,
     /// The kernel and input of one of the jobs, to compare in full where the key is a hash.
     input: Option<(RegisteredKernel, Input)>,
 }
@@ -54,7 +57,7 @@ impl MergeKey {
 
 impl PartialEq for MergeKey {
     fn eq(&self, other: &Self) -> bool {
-        (self.kernel, self.key) == (other.kernel, other.key)
+        (self.kernel, self.key, self.backend) == (other.kernel, other.key, other.backend)
             && match (&self.input, &other.input) {
                 (Some((kernel, input)), Some((_, other))) => kernel.shares_run(input, other),
                 (None, None) => true,
@@ -67,7 +70,7 @@ impl Eq for MergeKey {}
 
 impl Hash for MergeKey {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        (self.kernel, self.key).hash(state);
+        (self.kernel, self.key, self.backend).hash(state);
     }
 }
 
@@ -88,7 +91,7 @@ impl Job {
         let cost = kernel.batch_cost(&inputs, cost);
         let priority = jobs.iter().map(|job| job.priority).max().unwrap_or_default();
         let deadlines = jobs.iter().map(|job| job.deadline).collect::<Option<Vec<_>>>();
-        let mut scheduling = jobs[0].scheduling;
+        let (backend, mut scheduling) = (jobs[0].backend, jobs[0].scheduling);
         // A run for several shares is charged to none of them.
         if jobs.iter().any(|job| job.share() != scheduling.share()) {
             scheduling.set_share(Share::COMMON);
@@ -96,6 +99,7 @@ impl Job {
         let mut merged = Self::prepared(kernel, Input { value: Typed::new(Members(jobs)), cost });
         merged.deadline = deadlines.and_then(|deadlines| deadlines.into_iter().max());
         merged.priority = priority;
+        merged.backend = backend;
         merged.scheduling = scheduling;
         merged
     }
@@ -117,7 +121,7 @@ impl Job {
         let key = self.kernel.batch_key(input)?;
         let input = key.is_hash.then(|| (self.kernel.clone(), input.clone()));
         self.batched_at = Some(Instant::now());
-        Some(MergeKey { kernel: self.kernel.number(), key, input })
+        Some(MergeKey { kernel: self.kernel.number(), key, backend: self.backend, input })
     }
 
     /// Returns how long the job has waited to be merged.

@@ -38,9 +38,10 @@ use tower_kernels::kernels::ml::kmeans_cluster::{KMeansInput, KMeansOutput};
 use tower_kernels::kernels::risk::monte_carlo_var::{MonteCarloVarInput, MonteCarloVarOutput};
 use tower_kernels::kernels::risk::option_pricing::{OptionKind, OptionPricingInput, OptionPricingOutput};
 use tower_kernels::kernels::temporal::volatility_analysis::{Mean, VolatilityInput, VolatilityOutput};
+use tower_kernels::request::ChoiceReason;
 use tower_kernels::service::{
-    Buffer, DType, FloatArray, KernelError, KernelRequest, KernelResponse, KernelService, NumberArray, Operand,
-    OperandValue, Payload, RunContext,
+    BackendKind, Buffer, DType, FloatArray, KernelError, KernelRequest, KernelResponse, KernelService, NumberArray,
+    Operand, OperandValue, Payload, RunContext,
 };
 
 use crate::probe::{Bench, numbers};
@@ -68,7 +69,7 @@ crate::tests! {
     label_propagation_stops_at_the_deadline
     louvain_stops_at_the_deadline
     volatility_analysis_stops_when_its_request_is_cancelled
-    a_service_over_this_machine_runs_on_cuda
+    a_service_over_this_machine_runs_on_cuda_what_is_faster_there
     strong_components_are_the_same
     wide_and_deep_searches_agree
     sums_of_distances_agree_in_wide_and_deep_graphs
@@ -888,7 +889,7 @@ fn betweenness_stops_when_its_caller_leaves() {
     assert_eq!(*cuda.scores, [0.0, 1.0, 0.0]);
 }
 
-fn a_service_over_this_machine_runs_on_cuda() {
+fn a_service_over_this_machine_runs_on_cuda_what_is_faster_there() {
     let bench = Bench::new(1);
     tower_kernels::kernels::register_all(&bench.registry).unwrap();
     let service = KernelService::new(Arc::clone(&bench.registry));
@@ -896,10 +897,25 @@ fn a_service_over_this_machine_runs_on_cuda() {
     let device = &status["cuda"]["devices"][0];
     assert!(device["name"].is_string() && device.get("lost").is_none(), "{status}");
     let input = r#"{"a": 2.0, "x": [1.0, 2.0], "y": [10.0, 20.0]}"#;
-    let response = bench.runtime.block_on(call(service, "linalg/saxpy", Payload::json(input))).unwrap();
-    assert!(response.execution.backend == "CUDA" && response.execution.device.is_some(), "{:?}", response.execution);
-    let Payload::Json(output) = response.payload else { panic!("JSON in, JSON out") };
-    assert_eq!(output, r#"{"y":[12.0,24.0]}"#);
+    let mut on_cuda = KernelRequest::new("linalg/saxpy", Payload::json(input));
+    on_cuda.backend = Some(BackendKind::Cuda);
+    let where_it_is_faster = KernelRequest::new("linalg/saxpy", Payload::json(input));
+    for (request, backend, reason) in
+        [(on_cuda, "CUDA", ChoiceReason::Requested), (where_it_is_faster, "CPU", ChoiceReason::Predicted)]
+    {
+        let response = bench.runtime.block_on(service.clone().oneshot(request)).unwrap();
+        let execution = &response.execution;
+        assert_eq!((execution.backend, execution.device.is_some()), (backend, backend == "CUDA"), "{execution:?}");
+        assert_eq!(execution.choice().unwrap().reason, reason);
+        let Payload::Json(output) = response.payload else { panic!("JSON in, JSON out") };
+        assert_eq!(output, r#"{"y":[12.0,24.0]}"#);
+    }
+    // A dense matrix of arcs, on which the CPU takes long.
+    let nodes = 3000_u32;
+    let edges: Vec<[u32; 2]> = (0..nodes).flat_map(|from| (0..from).step_by(3).map(move |to| [from, to])).collect();
+    let graph = Payload::typed(BetweennessInput::from_edges(u64::from(nodes), edges));
+    let response = bench.runtime.block_on(call(service, "graph/betweenness-centrality", graph)).unwrap();
+    assert_eq!(response.execution.backend, "CUDA", "{:?}", response.execution);
 }
 
 /// Graphs of one large strong component, of long chains and cycles, of a hub, and of small components.

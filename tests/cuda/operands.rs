@@ -11,8 +11,9 @@ use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::backends::cuda::CudaUsage;
 use tower_kernels::cuda::Launch;
 use tower_kernels::service::{
-    Bf16, Buffer, Element, F16, KernelError, KernelRequest, KernelService, LaunchContext, OperandBudget, OperandError,
-    OperandVersion, Payload, Placement, PutOptions, RemoveOptions, RunContext, TensorSet, VectorElements, Vectors,
+    BackendKind, Bf16, Buffer, Element, F16, KernelError, KernelRequest, KernelService, LaunchContext, OperandBudget,
+    OperandError, OperandVersion, Payload, Placement, PutOptions, RemoveOptions, RunContext, TensorSet, VectorElements,
+    Vectors,
 };
 
 use crate::domain;
@@ -527,7 +528,8 @@ pub(crate) fn on_one_of_two() {
     let service = KernelService::with_backend(Arc::clone(&registry), local);
     let execute = || {
         let input = json!({ "x": { "operand": "x" } }).to_string();
-        let request = KernelRequest::new("stats/moments", Payload::json(input));
+        let mut request = KernelRequest::new("stats/moments", Payload::json(input));
+        request.backend = Some(BackendKind::Cuda);
         let mut service = service.clone();
         let response = runtime.block_on(async { service.ready().await.unwrap().call(request).await }).unwrap();
         let resident = response.execution.operands()[0].resident;

@@ -68,7 +68,8 @@ impl Kernel for Where {
     }
 
     fn cost(&self, _: &Nothing) -> Cost {
-        Cost::default()
+        // Much longer on the CPU than on a device, so that it goes to a device.
+        Cost { operations: 100_000_000_000, ..Cost::default() }
     }
 
     fn run_cpu(&self, _: &Nothing, _: &RunContext<'_>) -> Result<Values, KernelError> {

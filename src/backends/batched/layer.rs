@@ -4,11 +4,11 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{Batched, Batches};
-use crate::backends::Local;
 use crate::backends::worker_pool::Profile;
+use crate::backends::{Local, Preference};
 use crate::layers::BatchLayer;
 use crate::middleware::batch::{BatchPolicy, BatchSnapshot};
-use crate::service::{BackendKind, Job, KernelError, KernelResponse, MergeKey};
+use crate::service::{BackendKind, DECODE_INLINE, Job, KernelError, KernelResponse, MergeKey};
 
 /// Merges requests into shared runs of a backend. See the [module](super).
 ///
@@ -30,15 +30,12 @@ const CAPACITY: usize = 16_384;
 const SHARED_WORK_FACTOR: u64 = 8192;
 /// Runs in flight on each device of requests that share their work: one runs, and one is copied to or from the device.
 const SHARED_WORK_RUNS: usize = 2;
-/// Inputs that take longer than this to decode and validate run alone. It is what the CPU backend runs inline by default.
-const INLINE: Duration = Duration::from_micros(20);
-
 impl BatchedLayer {
     /// Creates a layer for a backend with this many workers. Up to twice as many runs of one kernel are in flight, so that a
     /// worker that ends a run finds the next one, and requests that arrive meanwhile share the runs after those.
     pub fn for_workers(workers: usize) -> Self {
         let batch = BatchLayer::new(MAX_REQUESTS)
-            .with_policy(SameRun { inline: INLINE, gain: Gain::All })
+            .with_policy(SameRun { gain: Gain::All })
             .max_weight(MAX_WEIGHT)
             .max_in_flight(max_in_flight(workers))
             .capacity(CAPACITY);
@@ -46,7 +43,7 @@ impl BatchedLayer {
     }
 
     /// Creates a layer for this machine. Requests that would gain nothing bypass it: those that the CPU runs inline, and, if
-    /// there are CUDA devices, those for kernels without CUDA code.
+    /// there are CUDA devices, those that run sooner on the CPU.
     pub fn over(local: &Local) -> Self {
         Self::for_workers(local.workers()).fitted(local)
     }
@@ -55,9 +52,9 @@ impl BatchedLayer {
     pub(crate) fn fitted(&self, local: &Local) -> Self {
         let gain = match local.cpu_only() {
             Some(cpu) => Gain::OnWorkers(cpu.clone()),
-            None => Gain::OnDevices { count: local.num_devices() },
+            None => Gain::OnDevices { count: local.num_devices(), preference: local.preference() },
         };
-        Self { batch: self.batch.fitted(max_in_flight(local.workers()), SameRun { inline: INLINE, gain }) }
+        Self { batch: self.batch.fitted(max_in_flight(local.workers()), SameRun { gain }) }
     }
 
     /// Sets the maximum of requests in a run. Default: 256.
@@ -118,7 +115,6 @@ fn max_in_flight(workers: usize) -> usize {
 /// Their weight is their kernel's cost estimate.
 #[derive(Clone, Debug)]
 pub struct SameRun {
-    inline: Duration,
     gain: Gain,
 }
 
@@ -128,7 +124,7 @@ enum Gain {
     /// All of them.
     All,
     /// Those that CUDA devices run. Jobs of the CPU are not limited to the few runs that devices have in flight.
-    OnDevices { count: usize },
+    OnDevices { count: usize, preference: Preference },
     /// Those that the CPU does not run inline: on a worker they share the hops between threads.
     OnWorkers(Profile),
 }
@@ -137,10 +133,14 @@ impl SameRun {
     fn gains(&self, job: &mut Job) -> bool {
         match &self.gain {
             Gain::All => true,
-            Gain::OnDevices { .. } => job.kernel().info().backends.contains(&BackendKind::Cuda),
+            Gain::OnDevices { preference, .. } => {
+                job.kernel().info().supports(BackendKind::Cuda)
+                    && job.prepare(Some(DECODE_INLINE), None).is_ok()
+                    && preference.backend(job) == Some(BackendKind::Cuda)
+            }
             Gain::OnWorkers(cpu) => {
-                let is_prepared = job.prepare(Some(self.inline), None).is_ok();
-                is_prepared && job.cost().is_some_and(|cost| cpu.time(cost) > cpu.inline)
+                let is_prepared = job.prepare(Some(DECODE_INLINE), None).is_ok();
+                is_prepared && cpu.predict(job).is_some_and(|time| time > cpu.inline)
             }
         }
     }
@@ -153,7 +153,7 @@ impl BatchPolicy<Job> for SameRun {
         if !self.gains(job) {
             return None;
         }
-        job.merge_key(self.inline).map(BatchedKey)
+        job.merge_key(DECODE_INLINE).map(BatchedKey)
     }
 
     fn weight(&self, key: &BatchedKey, job: &Job) -> u64 {
@@ -166,7 +166,7 @@ impl BatchPolicy<Job> for SameRun {
 
     fn max_in_flight(&self, key: &BatchedKey) -> usize {
         match self.gain {
-            Gain::OnDevices { count } if key.0.shares_work() => count.max(1) * SHARED_WORK_RUNS,
+            Gain::OnDevices { count, .. } if key.0.shares_work() => count.max(1) * SHARED_WORK_RUNS,
             _ => usize::MAX,
         }
     }
@@ -195,11 +195,14 @@ mod tests {
             let sources: Vec<u32> = (first..first + 100).collect();
             let input = BetweennessInput::from_operand(graph.clone());
             let input = BetweennessInput { sources: Some(sources.into()), ..input };
-            Job::new(kernel.clone(), KernelRequest::new("graph/betweenness-centrality", Payload::typed(input))).unwrap()
+            let mut request = KernelRequest::new("graph/betweenness-centrality", Payload::typed(input));
+            request.backend = Some(BackendKind::Cuda);
+            Job::new(kernel.clone(), request).unwrap()
         };
-        let policy = |gain| SameRun { inline: INLINE, gain };
+        let policy = |gain| SameRun { gain };
         let (mut first, mut other) = (job(0), job(7));
-        let devices = policy(Gain::OnDevices { count: 3 });
+        let preference = Local::detect().preference();
+        let devices = policy(Gain::OnDevices { count: 3, preference });
         let key = devices.key(&mut first).expect("a key");
         assert_eq!(devices.key(&mut other).as_ref(), Some(&key), "different sources");
         assert!(devices.weight(&key, &first) <= MAX_WEIGHT / 256);

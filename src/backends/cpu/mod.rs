@@ -63,6 +63,7 @@ impl CpuBackend {
             inline: config.inline,
             busy_poll: Duration::ZERO,
             shutdown_grace: Duration::ZERO,
+            launch: Duration::ZERO,
             bytes_per_second: 8e9,
             operations_per_second: 2e9,
         };

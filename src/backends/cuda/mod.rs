@@ -83,6 +83,9 @@ pub struct CudaBackend {
     config: Arc<CudaConfig>,
 }
 
+/// What a small run takes: two uploads, a launch, a download and the wait for them (18 µs on an H200).
+const LAUNCH: Duration = Duration::from_micros(18);
+
 impl CudaBackend {
     /// Opens the device with this ordinal, with the default configuration. This takes a few hundred milliseconds.
     ///
@@ -113,6 +116,7 @@ impl CudaBackend {
             inline: config.inline,
             busy_poll: config.busy_poll,
             shutdown_grace: Duration::from_secs(1),
+            launch: LAUNCH,
             // The PCIe bus bounds most requests.
             bytes_per_second: 20e9,
             operations_per_second: 5e12,

@@ -8,8 +8,8 @@ use crate::backends::worker_pool::{PoolHandle, PoolLoad, Profile, Requeued, Work
 use crate::request::RequestContext;
 use crate::service::{BackendKind, KernelError, KernelInfo, OperandVersion};
 
-/// The kinds of backends in order of preference. A job goes to the first kind that its kernel has code for and that has an
-/// open pool. The last kind is the fallback: readiness needs its pool.
+/// The kinds of backends. A job that a backend hands back goes to one that comes after it. The last is the fallback:
+/// readiness needs its pool.
 pub(super) const KINDS: [BackendKind; 2] = [BackendKind::Cuda, BackendKind::Cpu];
 
 /// The worker pools of one machine: one for each device, and one for the CPU.
@@ -63,14 +63,13 @@ impl DeviceSet {
         open.fold(PoolLoad::default(), |load, pool| load + pool.load())
     }
 
-    /// Returns a closed pool of a kind that the kernel has code for, with the reason, if no pool that could run the kernel is
-    /// open.
-    pub(super) fn closed_for(&self, info: &KernelInfo) -> Option<(&Arc<WorkerPool>, &KernelError)> {
+    /// Returns why a pool of a kind that the kernel has code for is closed, if no pool that could run the kernel is open.
+    pub(super) fn closed_for(&self, info: &KernelInfo) -> Option<&KernelError> {
         let supported = || self.pools.iter().filter(|pool| info.supports(pool.profile().backend));
         if supported().any(|pool| pool.is_open()) {
             return None;
         }
-        supported().find_map(|pool| Some((pool, pool.state().closed()?)))
+        supported().find_map(|pool| pool.state().closed())
     }
 
     /// Reserves a permit on the less loaded of two open pools of a kind, or on any other if both are full.
@@ -109,10 +108,14 @@ impl DeviceSet {
     /// A job that had not started goes to another pool of the same kind. One that had started may be what the device was lost
     /// to, so no other device of the kind gets it: it is run again on another kind, if its kernel is
     /// [pure](KernelInfo::pure) and it can still meet its deadline there.
+    ///
+    /// A job that asks for a kind goes to no other.
     pub(super) fn failover(&self, from: &WorkerPool, requeued: &Requeued, error: &KernelError) -> Option<BackendKind> {
         let kind = from.profile().backend;
+        let can_run = |kind| requeued.job.requested_backend().is_none_or(|requested| requested == kind);
         let info = requeued.job.kernel().info();
-        let mut less_preferred = KINDS.into_iter().skip_while(|&other| other != kind).skip(1);
+        let less_preferred = KINDS.into_iter().skip_while(|&other| other != kind).skip(1);
+        let mut less_preferred = less_preferred.filter(|&kind| can_run(kind));
         if matches!(error, KernelError::UnsupportedBackend { .. }) {
             return less_preferred.find(|&kind| info.supports(kind));
         }
@@ -131,10 +134,11 @@ impl DeviceSet {
     /// Returns whether all workers of a kind together could finish the job before its deadline.
     fn can_meet_deadline(&self, kind: BackendKind, requeued: &Requeued) -> bool {
         let Some(pool) = self.of_kind(kind).next() else { return false };
-        let (Some(deadline), Some(cost)) = (requeued.job.deadline(), requeued.job.cost()) else { return true };
+        let predicted = pool.profile().predict(&requeued.job);
+        let (Some(deadline), Some(predicted)) = (requeued.job.deadline(), predicted) else { return true };
         let workers: usize = self.of_kind(kind).map(|pool| pool.workers()).sum();
         let workers = u32::try_from(workers).unwrap_or(u32::MAX).max(1);
-        pool.profile().time(cost) / workers <= deadline.saturating_duration_since(Instant::now())
+        predicted / workers <= deadline.saturating_duration_since(Instant::now())
     }
 }
 

@@ -1,5 +1,8 @@
 //! [`Local`]: the devices of this machine as one backend.
 
+mod choice;
+#[cfg(test)]
+mod choice_tests;
 mod device_permit;
 mod device_set;
 mod future;
@@ -13,15 +16,16 @@ use std::task::{Context, Poll};
 use tower::load::Load;
 use tower_service::Service;
 
+pub(crate) use self::choice::Preference;
 use self::device_permit::DevicePermit;
 use self::device_set::{DeviceSet, KINDS};
 pub use self::future::LocalFuture;
 pub use self::status::{CpuStatus, CudaState, LocalStatus};
+use super::PoolLoad;
 use super::cpu::CpuBackend;
 #[cfg(feature = "cuda")]
 use super::cuda::CudaDevices;
-use super::worker_pool::{PoolHandle, Profile};
-use super::{PoolLoad, RunFuture};
+use super::worker_pool::Profile;
 #[cfg(feature = "cuda")]
 use crate::cuda::{Gpu, Unavailable};
 use crate::service::{BackendKind, Job, KernelError, KernelRegistry, KernelResponse, KernelService};
@@ -30,18 +34,30 @@ use crate::service::{OperandDevices, RegisteredKernel};
 
 /// Runs jobs on the devices of this machine: its CUDA devices, and the CPU.
 ///
-/// A kernel with CUDA code runs on a CUDA device as long as there is one, and any other kernel on the CPU. Of two random
-/// devices, the one with the lower [predicted](PoolLoad::predicted) load gets the job. A job that refers to
+/// # The choice of the backend
+/// A kernel with CUDA code runs where the response is predicted to come first: on the CPU or on a CUDA device. The prediction is
+/// the wait for a free worker, the hop to its thread, and the run. What a run takes is at first the estimate of the kernel's
+/// [cost](crate::service::Kernel::cost), and then what runs of its size took on that backend; so a device that is full gives
+/// work to the CPU as long as the response comes earlier from there, and a kernel whose cost is wrong is placed right after a
+/// few runs. To know both backends, about one percent of a kernel's run time is spent on runs that measure the other one.
+///
+/// A request may [ask](crate::service::KernelRequest::backend) for a backend. A response says why it ran where it did, and
+/// what was predicted, in its [`Execution::choice`](crate::request::Execution::choice).
+///
+/// Of two random devices, the one with the lower [predicted](PoolLoad::predicted) load gets the job. A job that refers to
 /// [operands](crate::service::Operands) goes to a device that has them, unless another one, the upload included, is expected
 /// to start it earlier.
+///
+/// # Lost devices
 ///
 /// A lost device accepts no more jobs; the others go on. Jobs that were queued there go to another device, or to the CPU if
 /// no device is left and they can still meet their deadline. A job that ran there may be what the device was lost to, so no
 /// other device gets it: it is run again on the CPU if its kernel is [pure](crate::service::KernelInfo::pure). A job that no
 /// other device can run fails with [`DeviceLost`](KernelError::DeviceLost).
 ///
-/// The kernel is known only at `call`, so `Ready` means that the CPU and one of the devices have reserved a permit. `call`
-/// releases the permit that the kernel does not need.
+/// # Readiness
+/// The kernel is known only at `call`, so `Ready` means that the CPU and one of the devices have reserved a permit. The first
+/// poll of the response future releases those that the job does not need.
 #[derive(Debug)]
 pub struct Local {
     devices: Arc<DeviceSet>,
@@ -146,6 +162,11 @@ impl Local {
         }
     }
 
+    /// Returns what tells where a job would go.
+    pub(crate) fn preference(&self) -> Preference {
+        Preference::new(&self.devices)
+    }
+
     fn cpu_pool(&self) -> &super::worker_pool::WorkerPool {
         self.devices.of_kind(BackendKind::Cpu).next().expect("a `Local` has a CPU")
     }
@@ -186,27 +207,10 @@ impl Service<Job> for Local {
     }
 
     fn call(&mut self, job: Job) -> LocalFuture {
-        let mut handles = self.permits.each_mut().map(DevicePermit::take);
-        let info = job.kernel().info();
-        let supported = |handle: &PoolHandle| info.supports(handle.pool().profile().backend);
-        let run = match handles.iter().position(|handle| handle.as_ref().is_some_and(supported)) {
-            Some(at) => {
-                let prefer = |reserved| self.devices.prefer_resident(reserved, &job.operands());
-                let mut handle = handles[at].take().map(prefer);
-                run_on(&mut handle, job)
-            }
-            None => match self.devices.closed_for(info) {
-                Some((pool, reason)) => RunFuture::failed(pool, reason.clone()),
-                // The fallback fails the job, as its kernel has no code for it.
-                None => run_on(&mut handles[KINDS.len() - 1], job),
-            },
-        };
-        LocalFuture::new(run, &self.devices)
+        let permits = self.permits.each_mut().map(DevicePermit::take);
+        assert!(permits.iter().any(Option::is_some), "`call` needs `poll_ready` to have returned `Ready(Ok)` first");
+        LocalFuture::new(job, permits, &self.devices)
     }
-}
-
-fn run_on(handle: &mut Option<PoolHandle>, job: Job) -> RunFuture {
-    RunFuture::new(handle.as_mut().expect("`call` needs `poll_ready` to have returned `Ready(Ok)` first"), job)
 }
 
 impl Load for Local {

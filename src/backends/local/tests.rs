@@ -1,4 +1,7 @@
 //! Several devices without a GPU: their workers only sleep, and a test decides when they are lost.
+//!
+//! The CPU is predicted to take so long that jobs go to a device as long as there is one; those of pure kernels may go to the CPU
+//! to measure it.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -26,7 +29,17 @@ const CPU_ONLY: u64 = 1_234_567;
 struct Work {
     id: u64,
     millis: u64,
+    /// The predicted time on the CPU.
+    #[serde(default = "cpu_seconds")]
+    cpu_seconds: u64,
 }
+
+/// More than the longest job on a device takes, and less than [`SOON`].
+fn cpu_seconds() -> u64 {
+    40
+}
+
+const CPU_BYTES_PER_SECOND: u64 = 8_000_000_000;
 
 /// Returns the device that it ran on.
 struct Passes {
@@ -47,9 +60,11 @@ impl Kernel for Passes {
     fn validate(&self, _: &Work) -> Result<(), InvalidInput> {
         Ok(())
     }
-    /// An operation is a millisecond, on a device and on the CPU's 2e9 a second no time at all. The memory is the number.
+    /// An operation is a millisecond on a device and no time at all on the CPU, and bytes are the other way round. The memory is
+    /// the number.
     fn cost(&self, work: &Work) -> Cost {
-        Cost { operations: work.millis, device_memory: work.id, ..Cost::default() }
+        let bytes = work.cpu_seconds * CPU_BYTES_PER_SECOND;
+        Cost { bytes, operations: work.millis, device_memory: work.id }
     }
     fn run_cpu(&self, _: &Work, _: &RunContext<'_>) -> Result<u32, KernelError> {
         Ok(CPU)
@@ -103,7 +118,8 @@ impl Machine {
                 inline: Duration::from_micros(20),
                 busy_poll: Duration::ZERO,
                 shutdown_grace: SOON,
-                bytes_per_second: 1e9,
+                launch: Duration::ZERO,
+                bytes_per_second: 1e18,
                 operations_per_second: 1e3,
             };
             let start = |pool: &Arc<PoolState>| {
@@ -127,8 +143,12 @@ impl Machine {
     }
 
     fn job(&self, kernel: &str, millis: u64, timeout: Option<Duration>) -> Job {
+        self.job_of(kernel, millis, cpu_seconds(), timeout)
+    }
+
+    fn job_of(&self, kernel: &str, millis: u64, cpu_seconds: u64, timeout: Option<Duration>) -> Job {
         let id = self.ids.fetch_add(1, Ordering::SeqCst);
-        let mut request = KernelRequest::new(kernel.to_owned(), Payload::typed(Work { id, millis }));
+        let mut request = KernelRequest::new(kernel.to_owned(), Payload::typed(Work { id, millis, cpu_seconds }));
         if let Some(timeout) = timeout {
             request = request.with_timeout(timeout);
         }
@@ -220,8 +240,8 @@ async fn a_job_goes_where_less_time_is_predicted_however_many_jobs_that_is() {
 async fn a_job_goes_where_its_operands_are_unless_it_would_wait_longer_there() {
     let machine = Machine::new(3, 1, 100);
     machine.registry.operands().put("prices", TensorSet::of("close", vec![1.0_f64])).unwrap();
-    // At 1e9 bytes a second, an upload takes 100 ms.
-    let missing = [100_000_000, 0, 100_000_000];
+    // At 1e18 bytes a second, an upload takes 100 ms.
+    let missing = [100_000_000_000_000_000, 0, 100_000_000_000_000_000];
     for (device, missing) in machine.devices.iter().zip(missing) {
         device.on_missing_bytes(move |operand| {
             assert_eq!(operand.name(), "prices");
@@ -230,9 +250,9 @@ async fn a_job_goes_where_its_operands_are_unless_it_would_wait_longer_there() {
     }
     let start = |millis: u64| {
         let input = format!(r#"{{"id": {millis}, "millis": {millis}, "unused": {{"operand": "prices"}}}}"#);
-        let mut request = KernelRequest::new("test/pure", Payload::json(input));
+        let mut request = KernelRequest::new("test/once", Payload::json(input));
         request.resolve_operands(&machine.registry);
-        let job = Job::new(machine.registry.get("test/pure").unwrap(), request).unwrap();
+        let job = Job::new(machine.registry.get("test/once").unwrap(), request).unwrap();
         let mut local = machine.local.clone();
         tokio::spawn(async move {
             let execution = local.ready().await?.call(job).await?.execution;
@@ -265,7 +285,7 @@ async fn a_job_goes_where_its_operands_are_unless_it_would_wait_longer_there() {
 async fn devices_with_equal_work_share_it() {
     let machine = Machine::new(4, 1, 100);
     let mut jobs = [0; 4];
-    for job in (0..200).map(|_| machine.start("test/pure", 1)).collect::<Vec<_>>() {
+    for job in (0..200).map(|_| machine.start("test/once", 1)).collect::<Vec<_>>() {
         jobs[within(job).await.unwrap() as usize] += 1;
     }
     assert!(jobs.iter().all(|jobs| (35..=65).contains(jobs)), "{jobs:?}");
@@ -356,7 +376,7 @@ async fn what_is_not_pure_is_begun_once() {
 async fn an_input_without_code_for_a_device_runs_on_the_cpu() {
     let machine = Machine::new(2, 1, 100);
     for kernel in ["test/pure", "test/once"] {
-        let job = machine.job(kernel, CPU_ONLY, Some(SOON));
+        let job = machine.job_of(kernel, CPU_ONLY, 10 * CPU_ONLY, Some(SOON));
         let response = machine.local.clone().ready().await.unwrap().call(job).await.unwrap();
         assert_eq!(response.execution.backend, "CPU");
     }
@@ -372,8 +392,8 @@ async fn an_input_without_code_for_a_device_runs_on_the_cpu() {
 async fn nothing_moves_that_would_be_late() {
     let machine = Machine::new(1, 1, 100);
     let running = machine.run("test/pure", 10_000).await;
-    // The CPU, at 2e9 operations a second and two workers, takes 250 s for this.
-    let long = machine.start_job(machine.job("test/pure", 1_000_000_000_000, Some(Duration::from_secs(100))));
+    // The CPU with its two workers takes 250 s for this.
+    let long = machine.start_job(machine.job_of("test/once", 1, 500, Some(Duration::from_secs(100))));
     let late = machine.start_job(machine.job("test/pure", 1, Some(Duration::from_millis(20))));
     let good = machine.start_job(machine.job("test/pure", 1, Some(SOON)));
     tokio::time::sleep(Duration::from_millis(30)).await;
@@ -471,11 +491,11 @@ async fn towers_own_balance_works_over_backends() {
     machine.settled().await;
 }
 
-/// Work that may share a run with any of its kind: so many operations on the CPU.
+/// Work that may share a run with any of its kind: so many bytes on the CPU, which take no time on a device.
 struct Shares {
     name: &'static str,
     backends: &'static [BackendKind],
-    operations: u64,
+    bytes: u64,
 }
 
 impl Kernel for Shares {
@@ -489,7 +509,7 @@ impl Kernel for Shares {
         Ok(())
     }
     fn cost(&self, _: &Work) -> Cost {
-        Cost { operations: self.operations, ..Cost::default() }
+        Cost { bytes: self.bytes, ..Cost::default() }
     }
     fn batch_key(&self, _: &Work) -> Option<BatchKey> {
         Some(BatchKey::exact(0))
@@ -504,9 +524,10 @@ async fn behind_the_batch_layer_only_that_waits_which_gains_by_it() {
     const BOTH: &[BackendKind] = &[BackendKind::Cpu, BackendKind::Cuda];
     const DELAY: Duration = Duration::from_millis(200);
     // 50 µs of the CPU.
-    const LARGE: u64 = 100_000;
-    for (devices, name, backends, operations, waits) in [
-        (1, "test/both", BOTH, 0, true),
+    const LARGE: u64 = CPU_BYTES_PER_SECOND / 20_000;
+    for (devices, name, backends, bytes, waits) in [
+        (1, "test/both", BOTH, LARGE, true),
+        (1, "test/both", BOTH, 0, false),
         (1, "test/small", &BOTH[..1], 0, false),
         (1, "test/large", &BOTH[..1], LARGE, false),
         (0, "test/both", BOTH, 0, false),
@@ -514,7 +535,7 @@ async fn behind_the_batch_layer_only_that_waits_which_gains_by_it() {
         (0, "test/large", &BOTH[..1], LARGE, true),
     ] {
         let machine = Machine::new(devices, 1, 8);
-        machine.registry.register(Shares { name, backends, operations }).unwrap();
+        machine.registry.register(Shares { name, backends, bytes }).unwrap();
         let layer = BatchedLayer::over(&machine.local).max_delay(DELAY);
         let service = layer.layer(machine.local.clone());
         let response = service.oneshot(machine.job(name, 0, None)).await.unwrap();

@@ -11,7 +11,7 @@ use tokio::task::coop;
 use super::worker::run_inline;
 use super::{JobError, JobResult, Permit, PoolHandle, Requeued, Task, WorkerPool};
 use crate::backends::cpu::CpuWorker;
-use crate::service::{BackendKind, Job, KernelError, KernelResponse};
+use crate::service::{Job, KernelError, KernelResponse};
 
 /// The response future of a backend of this process.
 ///
@@ -48,11 +48,6 @@ impl RunFuture {
         Self { pool: Arc::clone(handle.pool()), state: State::Requeued(requeued, handle.take_permit()) }
     }
 
-    /// Fails without running anything.
-    pub(crate) fn failed(pool: &Arc<WorkerPool>, error: KernelError) -> Self {
-        Self { pool: Arc::clone(pool), state: State::Failed(error) }
-    }
-
     pub(crate) fn pool(&self) -> &Arc<WorkerPool> {
         &self.pool
     }
@@ -68,8 +63,8 @@ impl RunFuture {
         if let Err(error) = job.prepare(Some(profile.inline), None) {
             return ControlFlow::Break(Err(error.into()));
         }
-        let time = job.input().map(|input| profile.time(input.cost));
-        if profile.backend == BackendKind::Cpu && time.is_some_and(|time| time <= profile.inline) {
+        let time = job.input().and_then(|_| profile.predict(&job));
+        if time.is_some_and(|time| self.pool.runs_inline(time)) {
             let result =
                 job.with_context(None, |job, context| run_inline(&mut CpuWorker, profile, job, accepted, context));
             return ControlFlow::Break(result.map_err(JobError::from));

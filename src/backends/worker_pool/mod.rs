@@ -223,8 +223,18 @@ impl WorkerPool {
     /// uploading what the device does not have.
     pub(crate) fn expected_start(&self, operands: &[&Arc<OperandVersion>]) -> Duration {
         let upload = self.profile.time(Cost { bytes: self.missing_bytes(operands), ..Cost::default() });
+        self.wait(self.load()).saturating_add(upload)
+    }
+
+    /// Predicts how long a job waits for a worker behind the jobs of this load.
+    pub(crate) fn wait(&self, others: PoolLoad) -> Duration {
         let workers = u32::try_from(self.workers).unwrap_or(u32::MAX).max(1);
-        (self.load().predicted / workers).saturating_add(upload)
+        if others.jobs < self.workers { Duration::ZERO } else { others.predicted / workers }
+    }
+
+    /// Returns whether a job with this predicted run time runs on the calling thread.
+    pub(crate) fn runs_inline(&self, run: Duration) -> bool {
+        self.profile.backend == BackendKind::Cpu && run <= self.profile.inline
     }
 
     /// Returns the number of worker threads.

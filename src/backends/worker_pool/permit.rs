@@ -110,6 +110,16 @@ impl PoolHandle {
         Some(Self { permit, ..Self::new(Arc::clone(pool)) })
     }
 
+    /// Returns the load of the pool without the permit of this handle.
+    pub(crate) fn load_of_others(&self) -> PoolLoad {
+        let own = self
+            .permit
+            .as_ref()
+            .map_or(PoolLoad::default(), |permit| PoolLoad { predicted: permit.predicted(), jobs: 1 });
+        let all = self.pool.load();
+        PoolLoad { predicted: all.predicted.saturating_sub(own.predicted), jobs: all.jobs.saturating_sub(own.jobs) }
+    }
+
     pub(crate) fn is_reserved(&self) -> bool {
         self.permit.is_some()
     }

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::service::{BackendKind, Cost};
+use crate::service::{BackendKind, Cost, Job};
 
 /// The settings that all workers of a pool share.
 #[derive(Clone, Debug)]
@@ -18,6 +18,8 @@ pub(crate) struct Profile {
     /// How long dropping the pool waits for its workers to end. A driver must not be in use when the process exits, which
     /// often comes next.
     pub(crate) shutdown_grace: Duration,
+    /// The time of a run without any data: launches, copies and waits.
+    pub(crate) launch: Duration,
     /// Memory throughput of one worker, to turn a cost into a time.
     pub(crate) bytes_per_second: f64,
     /// Arithmetic throughput of one worker, to turn a cost into a time.
@@ -25,9 +27,27 @@ pub(crate) struct Profile {
 }
 
 impl Profile {
-    /// Estimates the run time of a job.
+    /// Returns the time of moving and computing this much.
     pub(crate) fn time(&self, cost: Cost) -> Duration {
         cost.time(self.bytes_per_second, self.operations_per_second)
+    }
+
+    /// Predicts the run time of a decoded job, from its kernel's cost and from what the kernel's runs took here; `None` before
+    /// it is decoded.
+    pub(crate) fn predict(&self, job: &Job) -> Option<Duration> {
+        let cost = job.cost()?;
+        Some(job.kernel().run_times().predict(self.backend, cost, self.estimate(cost)))
+    }
+
+    /// Records what the run of a job took, for the predictions of others.
+    pub(super) fn record(&self, job: &Job, took: Duration) {
+        if let Some(cost) = job.cost() {
+            job.kernel().run_times().record(self.backend, cost, self.estimate(cost), took);
+        }
+    }
+
+    fn estimate(&self, cost: Cost) -> Duration {
+        self.launch.saturating_add(self.time(cost))
     }
 
     /// Names a thread of the pool, such as `cuda0-worker-3`. Linux truncates names to 15 bytes.

@@ -30,7 +30,8 @@ pub(crate) type JobResult = Result<KernelResponse, JobError>;
 #[derive(Debug)]
 pub(crate) struct JobError {
     pub(crate) error: KernelError,
-    /// The job itself, if another pool can still run it: its pool has closed, or its kernel has no code for the input there.
+    /// The job itself, if another pool can still run it: its pool has closed, its kernel has no code for the input there, or
+    /// its run took longer than it was meant to take there.
     pub(crate) requeued: Option<Box<Requeued>>,
 }
 
@@ -79,6 +80,9 @@ impl Task {
                 | KernelError::Stopped { .. }
                 | KernelError::UnsupportedBackend { .. }),
             ) => Err(JobError { error, requeued: Some(Box::new(Requeued { job, accepted, started })) }),
+            Err(error @ KernelError::DeadlineExceeded { .. }) if job.reached_run_limit() => {
+                Err(JobError { error, requeued: Some(Box::new(Requeued { job, accepted, started })) })
+            }
             Err(error) => {
                 drop(job);
                 Err(error.into())

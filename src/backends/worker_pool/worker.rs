@@ -145,7 +145,7 @@ fn run_task<W: Worker>(
     if let Err(error) = task.run(|job, context| prepare(worker, job, context)) {
         return Some((task, Err(error)));
     }
-    task.permit.set_predicted(estimate(profile, &task.job));
+    task.permit.set_predicted(predict(profile, &task.job));
     let needed = worker.needs(&task.job);
     let reservation = match (memory_budget, reservation) {
         (Some(memory_budget), None) if needed > 0 => match memory_budget.request(needed, task) {
@@ -194,15 +194,24 @@ fn run_prepared<W: Worker>(
     context: &RunContext<'_>,
     mut reservation: Option<Reservation>,
 ) -> Result<KernelResponse, KernelError> {
-    let estimated = estimate(profile, job);
+    let estimated = predict(profile, job);
     context.set_estimate(|| estimated);
-    let (payload, batch_size) = job
-        .run_with(context, |job, context| recovering(worker, |worker| worker.run(job, context, reservation.take())))?;
+    let run_started = Instant::now();
+    let result =
+        job.run_with(context, |job, context| recovering(worker, |worker| worker.run(job, context, reservation.take())));
+    let ran = run_started.elapsed();
+    match &result {
+        Ok(_) => profile.record(job, ran),
+        // It would have taken longer, so the prediction stands.
+        Err(KernelError::DeadlineExceeded { .. }) if job.reached_run_limit() => profile.record(job, ran.max(estimated)),
+        Err(_) => {}
+    }
+    let (payload, batch_size) = result?;
     let mut execution = Execution::new(profile.backend.as_str());
     // No machine has more devices than fit.
     execution.device = profile.device.and_then(|device| u16::try_from(device).ok());
     execution.queued = started - accepted;
-    execution.executed = started.elapsed();
+    execution.executed = run_started - started + ran;
     execution.estimated = estimated;
     execution.batch_size = batch_size;
     if let Some(times) = worker.take_times(job) {
@@ -212,8 +221,8 @@ fn run_prepared<W: Worker>(
     Ok(job.response(payload, execution))
 }
 
-fn estimate(profile: &Profile, job: &Job) -> Duration {
-    job.cost().map_or(Duration::ZERO, |cost| profile.time(cost))
+fn predict(profile: &Profile, job: &Job) -> Duration {
+    profile.predict(job).unwrap_or_default()
 }
 
 /// Catches a panic of `work`, after which the worker is made usable again.

@@ -34,6 +34,9 @@ macro_rules! request_span {
             execution.queued = tracing::field::Empty,
             execution.duration = tracing::field::Empty,
             execution.batch_size = tracing::field::Empty,
+            execution.choice = tracing::field::Empty,
+            execution.predicted = tracing::field::Empty,
+            execution.predicted_elsewhere = tracing::field::Empty,
             execution.device_upload = tracing::field::Empty,
             execution.device_kernel = tracing::field::Empty,
             execution.device_download = tracing::field::Empty,
@@ -105,6 +108,12 @@ where
         span.record("execution.queued", execution.queued.as_secs_f64());
         span.record("execution.duration", execution.executed.as_secs_f64());
         span.record("execution.batch_size", execution.batch_size);
+        if let Some(choice) = execution.choice() {
+            let [(_, predicted), (_, elsewhere)] = choice.predicted;
+            span.record("execution.choice", choice.reason.as_str());
+            span.record("execution.predicted", predicted.as_secs_f64());
+            span.record("execution.predicted_elsewhere", elsewhere.as_secs_f64());
+        }
         let operands = execution.operands();
         if !operands.is_empty() && !span.is_disabled() {
             span.record("execution.operands", text::list(operands.iter()));

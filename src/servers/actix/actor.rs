@@ -76,6 +76,7 @@ impl<S: Clone> KernelActor<S> {
             is_server_timeout: message.timeout != Some(timeout),
             priority: Some(message.priority),
             tenant: message.tenant,
+            backend: message.backend,
             trace: message.trace.map(Box::new),
             ..RequestMetadata::new()
         };

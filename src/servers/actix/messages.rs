@@ -7,7 +7,7 @@ use ::actix::Message;
 
 use super::ActorError;
 use super::mailbox::MailboxPermit;
-use crate::request::{Execution, Priority, TraceContext};
+use crate::request::{BackendKind, Execution, Priority, TraceContext};
 use crate::service::RegisteredKernel;
 
 /// Runs a kernel. Dropping the future of the response cancels it.
@@ -20,11 +20,11 @@ pub struct ExecuteKernel {
     pub kernel_id: String,
     /// Input of the kernel, which must match its JSON Schema.
     pub input: serde_json::Value,
-    /// Deadline, priority, tenant and trace.
+    /// Deadline, priority, tenant, backend and trace.
     pub metadata: ExecuteMetadata,
 }
 
-/// Deadline, priority, tenant and trace of a request, all optional.
+/// Deadline, priority, tenant, backend and trace of a request, all optional.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ExecuteMetadata {
     /// Time until the deadline, from when the actor accepts the message or its supervisor sends it. It includes the
@@ -34,6 +34,8 @@ pub struct ExecuteMetadata {
     pub priority: Priority,
     /// Tenant that the request belongs to.
     pub tenant: Option<Arc<str>>,
+    /// Backend to run it on. By default it runs where the response is predicted to come first.
+    pub backend: Option<BackendKind>,
     /// Trace that the request belongs to.
     pub trace: Option<TraceContext>,
 }

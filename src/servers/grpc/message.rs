@@ -2,9 +2,13 @@
 
 use std::time::Duration;
 
-use super::proto::{DeviceTimes, Dtype, ExecuteResponse, ExecuteTensorsResponse, Execution, OperandUse, Tensor};
+use super::proto::{
+    BackendChoice, DeviceTimes, Dtype, ExecuteResponse, ExecuteTensorsResponse, Execution, OperandUse, PredictedTime,
+    Tensor,
+};
 use super::status::Rejection;
 use crate::error::ErrorKind;
+use crate::request::BackendKind;
 use crate::request::limits::check_name;
 use crate::request::request_id::RequestId;
 use crate::servers::sections::{Data, Input};
@@ -141,7 +145,15 @@ fn execution(execution: &crate::request::Execution) -> Execution {
             download_us: micros(times.download),
         }),
         operands: execution.operands().iter().map(operand_use).collect(),
+        choice: execution.choice().map(|choice| BackendChoice {
+            reason: choice.reason.as_str().to_owned(),
+            predicted: choice.predicted.map(predicted_time).into(),
+        }),
     }
+}
+
+fn predicted_time((backend, time): (BackendKind, Duration)) -> PredictedTime {
+    PredictedTime { backend: backend.as_str().to_owned(), time_us: micros(time) }
 }
 
 fn operand_use(operand: &crate::request::OperandUse) -> OperandUse {

@@ -12,7 +12,7 @@ use tower_kernels::actix::{
 use tower_kernels::error::{Classify, ErrorKind, chain};
 use tower_kernels::layers::{RateLimiterLayer, TimeoutLayer};
 use tower_kernels::middleware::timeout::TimeoutError;
-use tower_kernels::request::{Execution, Priority, TraceContext};
+use tower_kernels::request::{BackendKind, Execution, Priority, TraceContext};
 use tower_kernels::service::{
     KernelError, KernelRegistry, KernelRequest, KernelResponse, KernelService, Mode, Payload,
 };
@@ -219,6 +219,7 @@ fn what_the_message_says_reaches_the_service() {
             timeout: Some(Duration::from_secs(3600)),
             priority: Priority::High,
             tenant: Some("acme".into()),
+            backend: Some(BackendKind::Cpu),
             trace: Some(trace.clone()),
         };
         let message = ExecuteKernel { metadata, ..execute("a/b", json!({"x": 1})) };
@@ -226,6 +227,7 @@ fn what_the_message_says_reaches_the_service() {
         let request = seen.lock().unwrap().take().unwrap();
         assert_eq!((request.kernel_id.as_ref(), request.priority), ("a/b", Priority::High));
         assert_eq!((request.tenant.as_deref(), request.trace.as_deref()), (Some("acme"), Some(&trace)));
+        assert_eq!(request.backend, Some(BackendKind::Cpu));
         assert!(request.deadline.unwrap() > Instant::now() + Duration::from_secs(3000));
         let Payload::Json(input) = request.payload else { panic!("no JSON") };
         assert_eq!(input, r#"{"x":1}"#);

@@ -11,9 +11,13 @@ fn saxpy(input: Value) -> Value {
 #[tokio::test]
 async fn every_rejection_has_its_status_and_reason() {
     let server = Server::start().await;
+    // The test server has no device.
+    let cuda =
+        json!({"kernel_id": "linalg/saxpy", "input": {"a": 1, "x": [1], "y": [1]}, "metadata": {"backend": "cuda"}});
     for (body, status, code, says) in [
         (json!({"kernel_id": "no/such", "input": {}}), 404, "not_found", "no/such"),
         (json!({"kernel_id": "orderbook/matching", "input": {}}), 422, "unsupported", "ring runtime"),
+        (cuda, 422, "unsupported", "no CUDA backend"),
         (json!({"kernel_id": "linalg/saxpy"}), 400, "invalid_argument", "input"),
         (json!([]), 400, "invalid_argument", ""),
         (saxpy(json!({"a": 1, "x": [1], "y": []})), 400, "invalid_argument", "y"),

@@ -267,6 +267,7 @@ async fn what_is_wrong_with_a_head_is_named() {
         (json!({"inputs": [], "kernel_id": "linalg/saxpy"}), "kernel_id", "path"),
         (json!({"inputs": [], "parameters": {"timeout": 1}}), "parameters.timeout", "timeout_ms"),
         (json!({"inputs": [], "parameters": {"priority": "urgent"}}), "parameters.priority", "low"),
+        (json!({"inputs": [], "parameters": {"backend": "tpu"}}), "parameters.backend", "cuda"),
         (json!({"inputs": [], "parameters": {"trace_id": "0"}}), "parameters.trace_id", ""),
         (json!({"inputs": [], "parameters": {"binary_data_output": false}}), "parameters.binary_data_output", "JSON"),
         (

@@ -10,7 +10,7 @@ use tower_kernels::grpc::{
     Dtype, ExecuteRequest, ExecuteStreamRequest, ExecuteTensorsRequest, GetKernelRequest, GrpcConfig, KernelClient,
     ListKernelsRequest, Mode, Tensor,
 };
-use tower_kernels::request::{Execution, Priority};
+use tower_kernels::request::{BackendKind, Execution, Priority};
 use tower_kernels::service::{KernelRequest, KernelResponse, Payload};
 
 use crate::grpc::server::Running;
@@ -171,6 +171,7 @@ async fn metadata_reaches_the_request() {
         ("tracestate", "vendor=1"),
         ("tenant", "acme"),
         ("priority", "high"),
+        ("backend", "cuda"),
         ("x-request-id", "r7"),
     ] {
         request.metadata_mut().insert(key, value.parse().unwrap());
@@ -182,14 +183,17 @@ async fn metadata_reaches_the_request() {
     request.metadata_mut().insert("traceparent", "nonsense".parse().unwrap());
     assert!(client.execute(request).await.unwrap().into_inner().request_id.starts_with("req-"));
 
-    let mut request = Request::new(call);
-    request.metadata_mut().insert("priority", "urgent".parse().unwrap());
-    let status = client.execute(request).await.unwrap_err();
-    assert_eq!((status.code(), status.message().contains("priority")), (Code::InvalidArgument, true));
+    for (key, value) in [("priority", "urgent"), ("backend", "tpu")] {
+        let mut request = Request::new(call.clone());
+        request.metadata_mut().insert(key, value.parse().unwrap());
+        let status = client.execute(request).await.unwrap_err();
+        assert_eq!((status.code(), status.message().contains(key)), (Code::InvalidArgument, true));
+    }
 
     let seen = seen.lock().unwrap();
     let [first, second] = &**seen else { panic!("{} requests", seen.len()) };
     assert_eq!((first.tenant.as_deref(), first.priority), (Some("acme"), Priority::High));
+    assert_eq!((first.backend, second.backend), (Some(BackendKind::Cuda), None));
     let context = first.trace.as_deref().unwrap();
     assert_eq!((context.to_string().as_str(), context.state()), (trace, Some("vendor=1")));
     let left = first.deadline.unwrap().duration_since(Instant::now()).as_millis();

@@ -78,6 +78,7 @@ impl Pool {
         let profile = Profile {
             backend: BackendKind::Cpu,
             device: Some(0),
+            launch: Duration::ZERO,
             idle_spin: Duration::ZERO,
             // Nothing is done on the caller's thread.
             inline: Duration::ZERO,

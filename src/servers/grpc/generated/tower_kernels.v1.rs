@@ -92,6 +92,30 @@ pub struct Execution {
     /// Operands that the request referred to.
     #[prost(message, repeated, tag = "7")]
     pub operands: ::prost::alloc::vec::Vec<OperandUse>,
+    /// Why it ran on this backend, if another one could have run it.
+    #[prost(message, optional, tag = "8")]
+    pub choice: ::core::option::Option<BackendChoice>,
+}
+/// Why a request ran on its backend.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BackendChoice {
+    /// `predicted`: the response was predicted to come first from there; `explored`: to measure how long such runs take
+    /// there; `requested`: the request asked for it.
+    #[prost(string, tag = "1")]
+    pub reason: ::prost::alloc::string::String,
+    /// Predicted time to the response on each backend that could have run it. The first is the one that was chosen.
+    #[prost(message, repeated, tag = "2")]
+    pub predicted: ::prost::alloc::vec::Vec<PredictedTime>,
+}
+/// Predicted time to the response on one backend, the wait for other requests included.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PredictedTime {
+    /// Backend: `CPU` or `CUDA`.
+    #[prost(string, tag = "1")]
+    pub backend: ::prost::alloc::string::String,
+    /// Predicted time, in microseconds.
+    #[prost(uint64, tag = "2")]
+    pub time_us: u64,
 }
 /// One operand that a request referred to.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

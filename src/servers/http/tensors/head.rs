@@ -122,17 +122,19 @@ struct Parameters<'a> {
     #[serde(borrow)]
     tenant: Option<Cow<'a, str>>,
     #[serde(borrow)]
+    backend: Option<Cow<'a, str>>,
+    #[serde(borrow)]
     trace_id: Option<Cow<'a, str>>,
     binary_data_output: Option<bool>,
 }
 
 impl Parameters<'_> {
     fn apply(self, request: &mut KernelRequest) -> Result<(), InvalidInput> {
-        let Self { timeout_ms, priority, tenant, trace_id, binary_data_output } = self;
+        let Self { timeout_ms, priority, tenant, backend, trace_id, binary_data_output } = self;
         if binary_data_output == Some(false) {
             return Err(InvalidInput::new("parameters.binary_data_output", ONLY_BINARY));
         }
-        let document = MetadataDocument { timeout_ms, priority, tenant, trace_id };
+        let document = MetadataDocument { timeout_ms, priority, tenant, backend, trace_id };
         let metadata = RequestMetadata::from_document(document).map_err(|error| error.within("parameters"))?;
         request.apply_metadata(metadata);
         Ok(())
