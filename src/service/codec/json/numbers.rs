@@ -4,7 +4,8 @@
 //! characters at a time in the lanes of a `u64` ("SIMD within a register", as in D. Lemire, "Number parsing at a gigabyte per
 //! second", 2021), without a branch for each character. A decimal of at most 2^53 over a power of ten up to 10^22 is exact in
 //! both, so that one division rounds it correctly (W. D. Clinger, "How to read floating point numbers accurately", 1990).
-//! Any other number is checked against the grammar and read by the standard library.
+//! Longer ones, up to what a `u64` holds, are divided as integers. Any other number is checked against the grammar and read by
+//! the standard library.
 
 use crate::buffer::Element;
 
@@ -13,7 +14,7 @@ pub(super) trait JsonNumber: Element {
     /// Converts an integer; `None` if it is out of range.
     fn of_integer(magnitude: u64, is_negative: bool) -> Option<Self>;
 
-    /// Converts `mantissa` over 10 to the power of `places`, at most 16; `None` if that needs more care, or if the type has
+    /// Converts `mantissa` over 10 to the power of `places`, at most 24; `None` if that needs more care, or if the type has
     /// no fractions.
     fn of_decimal(mantissa: u64, places: usize, is_negative: bool) -> Option<Self>;
 
@@ -48,9 +49,8 @@ macro_rules! integers {
 }
 integers! { u32 i32 u64 i64 }
 
-/// The powers of ten that an `f64` holds and that decimals are divided by.
-const POWERS_OF_TEN: [f64; 17] =
-    [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16];
+/// The powers of ten that short decimals are divided by.
+const POWERS_OF_TEN: [f64; 16] = [1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15];
 
 /// Integers up to this one are exact in an `f64`.
 const MAX_EXACT: u64 = 1 << 53;
@@ -64,16 +64,34 @@ impl JsonNumber for f64 {
 
     #[inline(always)]
     fn of_decimal(mantissa: u64, places: usize, is_negative: bool) -> Option<Self> {
-        if mantissa > MAX_EXACT {
-            return None;
-        }
-        let value = mantissa as f64 / POWERS_OF_TEN[places];
+        // Numbers of 16 and 17 places come mixed, and are read alike, as a branch between them would be mispredicted.
+        let value = match POWERS_OF_TEN.get(places) {
+            Some(power) if mantissa <= MAX_EXACT => mantissa as f64 / power,
+            _ => rounded_quotient(mantissa, *INTEGER_POWERS_OF_TEN.get(places)?),
+        };
         Some(if is_negative { -value } else { value })
     }
 
     fn of_text(text: &[u8]) -> Option<Self> {
         str::from_utf8(text).ok()?.parse().ok().filter(|value: &Self| value.is_finite())
     }
+}
+
+/// Divides two integers, and rounds the quotient to the nearest `f64`, or to the even one of two.
+#[inline(never)]
+fn rounded_quotient(dividend: u64, divisor: u64) -> f64 {
+    if dividend == 0 {
+        return 0.0;
+    }
+    // With both of 64 bits, the quotient has 63 or 64: ten more than an `f64`. Whether anything remains decides only between
+    // two that are equally near, which the last bit can tell as well.
+    let (dividend_zeros, divisor_zeros) = (dividend.leading_zeros(), divisor.leading_zeros());
+    let dividend = u128::from(dividend << dividend_zeros) << 63;
+    let divisor = u128::from(divisor << divisor_zeros);
+    let quotient = (dividend / divisor) as u64;
+    let remains = u128::from(quotient) * divisor != dividend;
+    let exponent = u64::from(1023 - 63 - dividend_zeros + divisor_zeros);
+    (quotient | u64::from(remains)) as f64 * f64::from_bits(exponent << 52)
 }
 
 impl JsonNumber for f32 {
@@ -191,6 +209,16 @@ fn usual_number<T: JsonNumber>(window: &[u8; WINDOW]) -> Option<(T, usize)> {
         mantissa = mantissa * INTEGER_POWERS_OF_TEN[more_places] + more;
         places += more_places;
     }
+    if places == 16 {
+        let (more, more_places) = digits_at(window, point + 17);
+        // If it overflows, the digits that follow are found below.
+        if let Some(longer) = mantissa.checked_mul(INTEGER_POWERS_OF_TEN[more_places])
+            && let Some(longer) = longer.checked_add(more)
+        {
+            mantissa = longer;
+            places += more_places;
+        }
+    }
     let mut end = point + 1 + places;
     if ends_number(window[end]) && places > 0 {
         return Some((T::of_decimal(mantissa, places, is_negative).or_else(|| T::of_text(&window[..end]))?, end));
@@ -232,7 +260,16 @@ fn in_seven<T: JsonNumber>(text: u64, length: u32, is_negative: bool) -> Option<
     T::of_decimal(value_of_digits(without_point << (72 - bits)), places as usize, is_negative)
 }
 
-const INTEGER_POWERS_OF_TEN: [u64; 9] = [1, 10, 100, 1_000, 10_000, 100_000, 1_000_000, 10_000_000, 100_000_000];
+/// The powers of ten that a `u64` holds.
+const INTEGER_POWERS_OF_TEN: [u64; 20] = {
+    let mut powers = [1; 20];
+    let mut at = 1;
+    while at < powers.len() {
+        powers[at] = 10 * powers[at - 1];
+        at += 1;
+    }
+    powers
+};
 
 /// Eight times the same byte.
 pub(super) const fn lanes(byte: u8) -> u64 {

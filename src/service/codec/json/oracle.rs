@@ -223,10 +223,15 @@ fn numbers_of_each_length_are_read_to_the_same_bits() {
     let documents = Documents(SplitMix64::new(2));
     for _ in 0..2_000 {
         let numbers: Vec<String> = (0..50)
-            .map(|_| match documents.below(4) {
+            .map(|_| match documents.below(5) {
                 0 => format!("{:?}", f64::from_bits(documents.0.next())).replace("NaN", "0").replace("inf", "1"),
                 1 => format!("{:?}", documents.below(1 << 40) as f64 / 1e5),
                 2 => format!("{:?}", documents.below(1 << 60) as f64 / (1_u64 << 60) as f64),
+                3 => {
+                    let digits = documents.0.next().to_string();
+                    let (whole, places) = digits.split_at(1 + documents.below(3) as usize);
+                    format!("{whole}.{places}")
+                }
                 _ => format!("{:?}", documents.below(1 << 50) as f64 / 1e3 - 5e11),
             })
             .collect();
