@@ -29,9 +29,13 @@ use crate::service::InvalidInput;
 /// Checks that all elements of an array are finite.
 fn check_finite(field: &str, elements: &[f32]) -> Result<(), InvalidInput> {
     const BLOCK: usize = 1 << 12;
-    // Without a branch for each element this is vector code.
+    // Without a branch for each element this is vector code, which pulp compiles for the processor's instructions.
     let is_finite = |block: &[f32]| block.iter().fold(true, |all, element| all & element.is_finite());
-    let Some(block) = elements.chunks(BLOCK).position(|block| !is_finite(block)) else { return Ok(()) };
+    let first_block = pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || elements.chunks(BLOCK).position(|block| !is_finite(block)),
+    );
+    let Some(block) = first_block else { return Ok(()) };
     let start = block * BLOCK;
     let index = start + elements[start..].iter().position(|element| !element.is_finite()).unwrap_or(0);
     Err(InvalidInput::new(
