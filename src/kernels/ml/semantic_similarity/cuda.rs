@@ -20,15 +20,13 @@ const THREADS: u32 = 256;
 const GROUP: usize = 32;
 /// Parts of the groups, of which scans keep the best rank too, as in `ranks.cuh`.
 const PARTS: usize = 512;
-/// Threads of a block that selects groups, as in `semantic_similarity.cu`.
+/// Threads of a block that finds the best vectors of a query, as in `semantic_similarity.cu`.
 const SELECT_THREADS: u32 = 1024;
-/// The largest k for which groups are selected by the best of the parts, and keys by a sort in shared memory.
-const FEW: usize = 32;
 /// Groups of a launch of a scan are a multiple of this, and it has a block for as many: those that `ring_scan.cuh` has
 /// in a tile.
 const GROUPS_OF_TILE: usize = 2;
-/// Blocks that rank the groups of a query.
-const RANK_BLOCKS: usize = 16;
+/// The largest k for which one block finds the best vectors of a query.
+const FEW: usize = 32;
 /// Products of two numbers of one launch: about a millisecond.
 const PRODUCTS_PER_LAUNCH: usize = 1 << 37;
 /// Norms outside of these bounds are left to double precision.
@@ -39,6 +37,7 @@ struct Entries {
     prepare: &'static str,
     scans: [&'static str; PLANS.len()],
     exact: &'static str,
+    best: &'static str,
     rank: &'static str,
 }
 
@@ -52,6 +51,7 @@ macro_rules! entries {
                 concat!("similarity_scan_", $dtype, "_128"),
             ],
             exact: concat!("similarity_exact_", $dtype),
+            best: concat!("similarity_best_", $dtype),
             rank: concat!("similarity_rank_", $dtype),
         }
     };
@@ -82,7 +82,7 @@ pub(super) fn device_memory(input: &SemanticSimilarityInput, queries: u64) -> u6
         .saturating_mul(4)
         .saturating_add(places.saturating_mul(8 + 8 * GROUP as u64))
         .saturating_add(dimension.saturating_add(256).saturating_mul(4))
-        .saturating_add(4 * (PARTS as u64 + 1))
+        .saturating_add(4 * PARTS as u64)
         .saturating_add(input.k().saturating_mul(4));
     // Each selection has candidates of its own.
     let selections = queries.div_ceil(8).saturating_mul(select_memory::<u64>(pass, places)).saturating_mul(2);
@@ -148,8 +148,6 @@ struct Queries {
 struct Pass {
     maxima: DeviceBuffer<f32>,
     part_maxima: DeviceBuffer<u32>,
-    /// Counters of the blocks that have ranked the groups of a query.
-    finished: DeviceBuffer<u32>,
     ranks: DeviceBuffer<f32>,
     selected: DeviceBuffer<u32>,
     candidates: DeviceBuffer<u64>,
@@ -186,13 +184,15 @@ impl<T: VectorElement> Search<T> {
     /// Returns the best `k` keys of each query.
     fn run(&self, numbers: &DeviceBuffer<f32>, cuda: &mut LaunchContext<'_>) -> Result<Vec<Key>, KernelError> {
         let count = numbers.len() / self.dimension;
+        // Together, for one download.
+        let found = cuda.alloc::<u64>(count * self.k + count)?;
         let queries = Queries {
             numbers: *numbers,
             norms: cuda.alloc(count)?,
             scales: cuda.alloc(count)?,
             slacks: cuda.alloc(count)?,
-            keys: cuda.alloc(count * self.k)?,
-            overflows: cuda.alloc(count)?,
+            keys: found.slice(..count * self.k),
+            overflows: found.slice(count * self.k..),
         };
         let plan = Plan::new(count, self.dimension, cuda.device().compute_capability)
             .filter(|_| self.is_bounded && self.dimension.is_multiple_of(8));
@@ -210,14 +210,15 @@ impl<T: VectorElement> Search<T> {
             self.prepare(&queries, some.clone(), Some((plan, &rounded)), &pass, cuda)?;
             self.scan(&queries, some.clone(), plan, &rounded, &pass, cuda)?;
             if self.k <= FEW {
-                self.select_few(&queries, some, &pass, cuda)?;
+                self.find_best(&queries, some, &pass, cuda)?;
             } else {
                 self.select(&queries, some, &pass, cuda)?;
             }
         }
-        let [found, overflows] = cuda.download_all([&queries.keys, &queries.overflows])?;
+        let found = cuda.download(&found)?;
+        let (found, overflows) = found.split_at(count * self.k);
         if overflows.iter().all(|&overflow| overflow == 0) {
-            return Ok(keys(&found));
+            return Ok(keys(found));
         }
         for query in (0..count).filter(|&query| overflows[query] != 0) {
             self.search_exactly(&queries, query, &pass, cuda)?;
@@ -230,7 +231,6 @@ impl<T: VectorElement> Search<T> {
         Ok(Pass {
             maxima: cuda.alloc(queries * self.groups)?,
             part_maxima: cuda.alloc(queries * PARTS)?,
-            finished: cuda.alloc(queries)?,
             ranks: cuda.alloc(queries * self.places)?,
             selected: cuda.alloc(queries * self.places)?,
             candidates: cuda.alloc(queries * self.places * GROUP)?,
@@ -256,7 +256,7 @@ impl<T: VectorElement> Search<T> {
         let slacks = queries.slacks.slice(some);
         let padded = plan.map_or(0, |(plan, _)| plan.padded(self.dimension)) as u32;
         let (dimension, metric) = (self.dimension as u32, self.metric as u32);
-        let args: [&dyn Arg; 13] = [
+        let args: [&dyn Arg; 12] = [
             &count,
             &dimension,
             &padded,
@@ -269,7 +269,6 @@ impl<T: VectorElement> Search<T> {
             &scales,
             &slacks,
             &pass.part_maxima,
-            &pass.finished,
         ];
         cuda.launch(&MODULE, self.entries.prepare, Launch::new(columns, THREADS), &args)
     }
@@ -284,7 +283,8 @@ impl<T: VectorElement> Search<T> {
         pass: &Pass,
         cuda: &mut LaunchContext<'_>,
     ) -> Result<(), KernelError> {
-        let (count, scales) = (some.len() as u32, queries.scales.slice(some));
+        let count = some.len() as u32;
+        let (scales, slacks) = (queries.scales.slice(some.clone()), queries.slacks.slice(some));
         let padded = plan.padded(self.dimension);
         let (rows, dimension, padded_length) = (self.rows as u32, self.dimension as u32, padded as u32);
         let (metric, blocks) = (self.metric as u32, plan.blocks * cuda.device().multiprocessors);
@@ -298,7 +298,7 @@ impl<T: VectorElement> Search<T> {
                 ..Launch::new(blocks.min(needed), plan.threads)
             };
             let (first, end) = (first as u32, end as u32);
-            let args: [&dyn Arg; 15] = [
+            let args: [&dyn Arg; 16] = [
                 &count,
                 &rows,
                 &dimension,
@@ -310,6 +310,7 @@ impl<T: VectorElement> Search<T> {
                 &self.norms,
                 rounded,
                 &scales,
+                &slacks,
                 &pass.maxima,
                 &pass.part_maxima,
                 &self.cancel.flag,
@@ -339,21 +340,34 @@ impl<T: VectorElement> Search<T> {
         self.select(queries, query..query + 1, pass, cuda)
     }
 
-    /// Selects the groups of some queries that may have one of the best vectors, which are few, and of their vectors the
-    /// best.
-    fn select_few(
+    /// Finds the best vectors of some queries, which are few, from the ranks of a scan.
+    fn find_best(
         &self,
         queries: &Queries,
         some: std::ops::Range<usize>,
         pass: &Pass,
         cuda: &mut LaunchContext<'_>,
     ) -> Result<(), KernelError> {
-        let (groups, k, places) = (self.groups as u32, self.k as u32, self.places as u32);
-        let slacks = queries.slacks.slice(some.clone());
-        let args: [&dyn Arg; 8] =
-            [&groups, &k, &places, &pass.maxima, &pass.part_maxima, &slacks, &pass.ranks, &pass.selected];
-        cuda.launch(&MODULE, "similarity_select", Launch::new(some.len() as u32, SELECT_THREADS), &args)?;
-        self.rank(queries, some, pass, true, cuda)
+        let (rows, dimension, metric, k) = (self.rows as u32, self.dimension as u32, self.metric as u32, self.k as u32);
+        let numbers = queries.numbers.slice(some.start * self.dimension..some.end * self.dimension);
+        let (norms, slacks) = (queries.norms.slice(some.clone()), queries.slacks.slice(some.clone()));
+        let overflows = queries.overflows.slice(some.clone());
+        let keys = queries.keys.slice(some.start * self.k..some.end * self.k);
+        let args: [&dyn Arg; 12] = [
+            &rows,
+            &dimension,
+            &metric,
+            &k,
+            &numbers,
+            &norms,
+            &slacks,
+            &self.elements,
+            &pass.maxima,
+            &pass.part_maxima,
+            &overflows,
+            &keys,
+        ];
+        cuda.launch(&MODULE, self.entries.best, Launch::new(some.len() as u32, SELECT_THREADS), &args)
     }
 
     /// Selects the best groups of some queries, and of their vectors the best.
@@ -368,56 +382,42 @@ impl<T: VectorElement> Search<T> {
         let (ranks, selected) = (pass.ranks.slice(..count * self.places), pass.selected.slice(..count * self.places));
         let maxima = pass.maxima.slice(..count * self.groups);
         select_rows(&maxima, count, self.places, SortOrder::Descending, (ranks, selected), cuda)?;
-        self.rank(queries, some.clone(), pass, false, cuda)?;
+        self.rank(queries, some.clone(), pass, cuda)?;
         let candidates = pass.candidates.slice(..count * self.places * GROUP);
         let keys = queries.keys.slice(some.start * self.k..some.end * self.k);
         let key_places = pass.key_places.slice(..count * self.k);
         select_rows(&candidates, count, self.k, SortOrder::Descending, (keys, key_places), cuda)
     }
 
-    /// Computes the keys of the vectors of the selected groups of some queries. If these are the few of a scan, selects the
-    /// best of the keys.
+    /// Computes the keys of the vectors of the selected groups of some queries.
     fn rank(
         &self,
         queries: &Queries,
         some: std::ops::Range<usize>,
         pass: &Pass,
-        few: bool,
         cuda: &mut LaunchContext<'_>,
     ) -> Result<(), KernelError> {
         let (rows, dimension, metric) = (self.rows as u32, self.dimension as u32, self.metric as u32);
         let (k, places) = (self.k as u32, self.places as u32);
         let numbers = queries.numbers.slice(some.start * self.dimension..some.end * self.dimension);
-        let (norms, scales) = (queries.norms.slice(some.clone()), queries.scales.slice(some.clone()));
-        let slacks = queries.slacks.slice(some.clone());
+        let (norms, slacks) = (queries.norms.slice(some.clone()), queries.slacks.slice(some.clone()));
         let overflows = queries.overflows.slice(some.clone());
-        let keys = queries.keys.slice(some.start * self.k..some.end * self.k);
-        let args: [&dyn Arg; 18] = [
+        let args: [&dyn Arg; 13] = [
             &rows,
             &dimension,
             &metric,
             &k,
             &places,
-            &u32::from(few),
             &numbers,
             &norms,
-            &scales,
             &slacks,
             &self.elements,
-            &self.norms,
             &pass.ranks,
             &pass.selected,
             &pass.candidates,
             &overflows,
-            &pass.finished,
-            &keys,
         ];
-        let sorted = if few { (self.places * GROUP).next_power_of_two() * size_of::<u64>() } else { 0 };
-        let launch = Launch {
-            grid: [self.places.min(RANK_BLOCKS) as u32, some.len() as u32, 1],
-            shared: sorted as u32,
-            ..Launch::new(1, THREADS)
-        };
+        let launch = Launch { grid: [places, some.len() as u32, 1], ..Launch::new(1, THREADS) };
         cuda.launch(&MODULE, self.entries.rank, launch, &args)
     }
 }

@@ -28,8 +28,44 @@ struct RankOfProduct {
 
     __device__ float factor(float norm) const { return fmaf(by_norm, norm > 0 ? __fdividef(1.0f, norm) : 0.0f, by_one); }
 
-    // To be multiplied with the scale of the query. It is infinite where there is no vector.
-    __device__ float penalty(float norm, bool is_row) const { return is_row ? by_square * norm * norm : INFINITE; }
+    // To be multiplied with the scale of the query.
+    __device__ float penalty(float norm) const { return by_square * norm * norm; }
+};
+
+// The rank of no vector. Whatever its lower bits, it is a number.
+#define NO_RANK __uint_as_float(0xff7fffffu)
+
+// The best two ranks of vectors of one group, whose lower bits are the index of the vector in the group.
+struct BestTwo {
+    static constexpr u32 INDEX_BITS = 5, MARGIN_BITS = 3, INDICES = (1 << INDEX_BITS) - 1, MARGINS = (1 << MARGIN_BITS) - 1;
+    static_assert(GROUP == 1 << INDEX_BITS, "an index for each vector");
+    float best = NO_RANK, second = NO_RANK;
+
+    __device__ void add(float rank, u32 index) {
+        merge(__uint_as_float((__float_as_uint(rank) & ~INDICES) | index), NO_RANK);
+    }
+    __device__ void merge(float other_best, float other_second) {
+        second = fmaxf(fmaxf(second, other_second), fminf(best, other_best));
+        best = fmaxf(best, other_best);
+    }
+    // Adds those of the thread whose lane differs in this bit.
+    __device__ void merge_lanes(u32 bit) {
+        const float other_best = __shfl_xor_sync(ALL_LANES, best, bit);
+        merge(other_best, __shfl_xor_sync(ALL_LANES, second, bit));
+    }
+
+    // The best, whose lower bits are a margin too: if it is not 0, all others are worse by 2^margin slacks or more.
+    __device__ float packed(float inverse_slack) const {
+        const int exponent = int(__float_as_uint((best - second) * inverse_slack) >> 23) - 127;
+        const u32 bits = __float_as_uint(best), margin = max(0, min(exponent, int(MARGINS)));
+        return __uint_as_float((bits & ~(MARGINS << INDEX_BITS)) | margin << INDEX_BITS);
+    }
+    static __device__ u32 index(float packed) { return __float_as_uint(packed) & INDICES; }
+    // What all others are at most.
+    static __device__ float others(float packed, float slack) {
+        const u32 margin = __float_as_uint(packed) >> INDEX_BITS & MARGINS;
+        return margin > 0 ? packed - slack * float(1u << margin) : packed;
+    }
 };
 
 // Unsigned integers that order as the numbers, and back.

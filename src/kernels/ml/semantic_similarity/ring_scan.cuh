@@ -186,21 +186,23 @@ static __device__ void multiply_tile(
     asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
 }
 
-// Threads whose lanes differ in this bit keep the larger of their numbers, each in one half of the places.
-template <u32 HALF> static __device__ void keep_half(float (&values)[RING_COLUMNS / 4]) {
+// Threads whose lanes differ in this bit merge what they have, each for one half of the places.
+template <u32 HALF> static __device__ void keep_half(BestTwo (&values)[RING_COLUMNS / 4]) {
     const bool is_upper = threadIdx.x & HALF;
 #pragma unroll
     for (u32 i = 0; i < HALF; i++) {
-        const float kept = is_upper ? values[HALF + i] : values[i], sent = is_upper ? values[i] : values[HALF + i];
-        values[i] = fmaxf(kept, __shfl_xor_sync(ALL_LANES, sent, HALF));
+        const BestTwo kept = is_upper ? values[HALF + i] : values[i], sent = is_upper ? values[i] : values[HALF + i];
+        const float best = __shfl_xor_sync(ALL_LANES, sent.best, HALF);
+        values[i] = kept;
+        values[i].merge(best, __shfl_xor_sync(ALL_LANES, sent.second, HALF));
     }
 }
 
 // As `scan`. Dynamic shared memory: the queries, the stages, and 512 floats.
 template <class Corpus>
 static __device__ void ring_scan(u32 queries, u32 rows, u32 dimension, u32 padded, u32 metric, u32 first_group, u32 end_group,
-    const typename Corpus::Stored* corpus, const float* norms, const u16* rounded, const float* scales, float* maxima,
-    u32* part_maxima, CancelSignal cancel) {
+    const typename Corpus::Stored* corpus, const float* norms, const u16* rounded, const float* scales, const float* slacks,
+    float* maxima, u32* part_maxima, CancelSignal cancel) {
     extern __shared__ __align__(1024) u8 ring[];
     __shared__ RingBarriers barriers;
     __shared__ float column_scales[RING_COLUMNS];
@@ -238,7 +240,8 @@ static __device__ void ring_scan(u32 queries, u32 rows, u32 dimension, u32 padde
     // What a thread keeps: the best of the queries 16 g + 2 t, the one after it, and those 8 further on.
     constexpr u32 KEPT = 4;
     const auto query_of = [&](u32 i) { return 16 * g + i / 2 * 8 + 2 * t + i % 2; };
-    float best[KEPT] = {-INFINITE, -INFINITE, -INFINITE, -INFINITE};
+    const auto slack_of = [&](u32 i) { return query_of(i) < queries ? __ldg(slacks + query_of(i)) : 1.0f; };
+    float best[KEPT] = {NO_RANK, NO_RANK, NO_RANK, NO_RANK};
     // Counts the block's tiles.
     u32 index = warpgroup;
     for (u32 tile = first_tile + blockIdx.x + warpgroup * gridDim.x; tile < end_tile; tile += 2 * gridDim.x, index += 2) {
@@ -252,14 +255,17 @@ static __device__ void ring_scan(u32 queries, u32 rows, u32 dimension, u32 padde
 #pragma unroll
         for (u32 i = 0; i < 2; i++) {
             factors[i] = rank.factor(row_norms[i]);
-            penalties[i] = rank.penalty(row_norms[i], row + 8 * i < rows);
+            penalties[i] = rank.penalty(row_norms[i]);
         }
-        float values[RING_COLUMNS / 4];
+        BestTwo values[RING_COLUMNS / 4];
 #pragma unroll
         for (u32 i = 0; i < RING_COLUMNS / 4; i++) {
             const float scale = column_scales[i / 2 * 8 + 2 * t + i % 2];
-            values[i] = fmaxf(fmaf(-scale, penalties[0], sums[i / 2][i % 2] * factors[0]),
-                fmaf(-scale, penalties[1], sums[i / 2][2 + i % 2] * factors[1]));
+#pragma unroll
+            for (u32 j = 0; j < 2; j++) {
+                const float value = fmaf(-scale, penalties[j], sums[i / 2][2 * j + i % 2] * factors[j]);
+                values[i].add(row + 8 * j < rows ? value : NO_RANK, 16 * is_second + g + 8 * j);
+            }
         }
         // The best of the 16 vectors of the warp: from value 4 g on.
         keep_half<16>(values);
@@ -269,14 +275,17 @@ static __device__ void ring_scan(u32 queries, u32 rows, u32 dimension, u32 padde
         meet_other_half();
         if (is_second) {
 #pragma unroll
-            for (u32 i = 0; i < KEPT; i++) halves[query_of(i)] = values[i];
+            for (u32 i = 0; i < KEPT; i++)
+                halves[query_of(i)] = values[i].packed(__fdividef(1.0f, slack_of(i)));
         }
         meet_other_half();
         const u32 group = tile * (TILE / GROUP) + warp / 2;
         if (is_second || group >= groups) continue;
 #pragma unroll
         for (u32 i = 0; i < KEPT; i++) {
-            const float value = fmaxf(values[i], halves[query_of(i)]);
+            const float slack = slack_of(i), other = halves[query_of(i)];
+            values[i].merge(other, BestTwo::others(other, slack));
+            const float value = values[i].packed(__fdividef(1.0f, slack));
             best[i] = fmaxf(best[i], value);
             if (query_of(i) < queries) maxima[u64(query_of(i)) * groups + group] = value;
         }

@@ -3,21 +3,21 @@
 // The corpus is read once for up to 128 queries, on tensor cores, and for each query and group of 32 vectors the best
 // rank is kept. Ranks of this pass are approximate: queries, and vectors of single precision, are rounded to 16 bits. But
 // their error is bounded. So the k-th best group has a vector of at least its rank less the error, and a group that is
-// worse than that by more than twice the error has none of the best k. Of the other groups, a few more than k, the vectors
-// are ranked again: in single precision, by which most are seen to be worse as well, and in double precision. Where there
-// are more groups than there is room for, which takes many vectors that are almost equally good, the ranks of all vectors
-// are computed in double precision for this query. Which way a query takes does not change its result.
+// worse than that by more than twice the error has none of the best k. The vectors of the other groups, a few more than k,
+// are ranked again, in double precision. With the best rank of a group is kept which vector has it, and by how much the
+// others are worse, so that this is mostly one vector. Where there are more than there is room for, which takes many that are
+// almost equally good, the ranks of all vectors are computed in double precision for this query. Which way a query takes does
+// not change its result.
 //
 // 1. similarity_prepare_*: rounds the queries, and bounds the error of each.
-// 2. similarity_scan_*: the best rank of each group, and of each part of the groups; for 128 queries on Hopper as
+// 2. similarity_scan_*: the best rank of each group, and of each part of the groups; for many queries on Hopper as
 //    `ring_scan.cuh` describes. Or similarity_exact_*, of each group in double precision.
-// 3. similarity_select: the groups that may have one of the best k vectors. core/top-k selects them where k is large, and
-//    after similarity_exact_*.
-// 4. similarity_rank_*: the keys of their vectors, in double precision, and the best of these. Where core/top-k has selected
-//    the groups, it selects the keys too.
+// 3. similarity_best_*: the groups that may have one of the best k vectors, the keys of their vectors, in double precision,
+//    and the best of these. Where k is large, and after similarity_exact_*, core/top-k selects the groups, similarity_rank_*
+//    computes the keys of all their vectors, and core/top-k selects the best.
 //
 // A rank is larger for a better vector: the product divided by the norm of the vector for cosine, the product, or what
-// orders as the negative distance. `score.rs` has the ranks of step 4 and their keys.
+// orders as the negative distance. `score.rs` has the ranks of step 3 and their keys.
 //
 // A thread of a tensor core's operation holds numbers of certain columns of its operands. As a sum does not depend on the
 // order of its terms, the columns here are such that what a thread holds lies together in memory: vectors go from memory to
@@ -31,9 +31,7 @@
 
 constexpr u32 THREADS = 256;
 constexpr u32 WARPS = THREADS / 32;
-// Vectors of a warp that are ranked together.
-constexpr u32 VECTORS = GROUP / WARPS;
-// Threads of a block that selects groups. cuda.rs has the same number.
+// Threads of a block that finds the best vectors of a query. cuda.rs has the same number.
 constexpr u32 SELECT_THREADS = 1024;
 static_assert(SELECT_THREADS >= PARTS, "a part a thread");
 
@@ -74,11 +72,10 @@ template <u32 BITS> static __device__ float kth_largest(u32 own, u32 k) {
 // number is from 1 to 2. Blocks past `queries` write zeros.
 //
 // norms: the Euclidean norm. scales: the power of two. slacks: twice the largest error of its ranks in the scan; infinite
-// where it cannot be bounded. largest_norm is that of the corpus. part_maxima and finished, of queries that are rounded, are
-// set to 0.
+// where it cannot be bounded. largest_norm is that of the corpus. part_maxima, of queries that are rounded, are set to 0.
 template <class Corpus>
 static __device__ void prepare(u32 queries, u32 dimension, u32 padded, u32 terms, u32 metric, float largest_norm,
-    const float* numbers, u16* rounded, double* norms, float* scales, float* slacks, u32* part_maxima, u32* finished) {
+    const float* numbers, u16* rounded, double* norms, float* scales, float* slacks, u32* part_maxima) {
     typedef typename Corpus::Format Format;
     const u32 query = blockIdx.x, columns = gridDim.x;
     const bool is_query = query < queries;
@@ -109,7 +106,6 @@ static __device__ void prepare(u32 queries, u32 dimension, u32 padded, u32 terms
     lost = sqrt(block_sum(lost));
     if (terms > 0 && is_query) {
         for (u32 part = threadIdx.x; part < PARTS; part += THREADS) part_maxima[query * PARTS + part] = 0;
-        if (threadIdx.x == 0) finished[query] = 0;
     }
     if (threadIdx.x > 0 || !is_query) return;
     const double own_norm = norm * scale;
@@ -118,12 +114,12 @@ static __device__ void prepare(u32 queries, u32 dimension, u32 padded, u32 terms
     // Numbers of single precision are rounded to 8 bits, or to the sum of two such.
     if (sizeof(typename Corpus::Stored) == 4) relative += terms > 1 ? 0x1p-16 : 0x1p-9;
     double error = lost + relative * (own_norm + lost);
-    // Ranks are rounded to single precision when they are computed here, and when they are compared in the end.
-    if (metric == COSINE) error += 0x1p-21 * own_norm;
-    if (metric == DOT) error = (error + 0x1p-21 * own_norm) * largest_norm;
+    // Ranks are rounded to single precision when they are compared in the end, and here lose their lower eight bits.
+    if (metric == COSINE) error += 0x1p-14 * own_norm;
+    if (metric == DOT) error = (error + 0x1p-14 * own_norm) * largest_norm;
     if (metric == L2) {
         const double sum = norm + largest_norm;
-        error = 2 * error * largest_norm + 0x1p-20 * scale * sum * sum;
+        error = 2 * error * largest_norm + 0x1p-14 * scale * sum * sum;
     }
     norms[query] = norm;
     scales[query] = scale;
@@ -131,8 +127,8 @@ static __device__ void prepare(u32 queries, u32 dimension, u32 padded, u32 terms
 }
 
 template <u32 COLUMNS>
-static __device__ void load_scales(float (&column_scales)[COLUMNS], u32 queries, const float* scales) {
-    for (u32 i = threadIdx.x; i < COLUMNS; i += blockDim.x) column_scales[i] = i < queries ? scales[i] : 1.0f;
+static __device__ void load_columns(float (&columns)[COLUMNS], u32 queries, const float* values) {
+    for (u32 i = threadIdx.x; i < COLUMNS; i += blockDim.x) columns[i] = i < queries ? values[i] : 1.0f;
 }
 
 // maxima[query * groups + group]: the best rank of each group from first_group to end_group, for queries of which there are
@@ -141,21 +137,22 @@ static __device__ void load_scales(float (&column_scales)[COLUMNS], u32 queries,
 // Without tensor cores: a vector a thread, four queries at a time.
 template <class Corpus, u32 COLUMNS, u32 TERMS, u32 STAGES, u32 UNROLL, u32 AHEAD>
 static __device__ void scan(u32 queries, u32 rows, u32 dimension, u32 padded, u32 metric, u32 first_group, u32 end_group,
-    const typename Corpus::Stored* corpus, const float* norms, const u16* rounded, const float* scales, float* maxima,
-    u32* part_maxima, CancelSignal cancel) {
+    const typename Corpus::Stored* corpus, const float* norms, const u16* rounded, const float* scales, const float* slacks,
+    float* maxima, u32* part_maxima, CancelSignal cancel) {
     constexpr u32 QUERIES = 4;
     extern __shared__ uint4 shared[];
-    __shared__ float column_scales[COLUMNS];
+    __shared__ float column_scales[COLUMNS], column_slacks[COLUMNS];
     if (is_cancelled(cancel)) return;
     load_queries<TERMS * COLUMNS>(shared, padded, rounded);
-    load_scales(column_scales, queries, scales);
+    load_columns(column_scales, queries, scales);
+    load_columns(column_slacks, queries, slacks);
     __syncthreads();
     const u32 lane = threadIdx.x % 32, groups = (rows + GROUP - 1) / GROUP, warps = blockDim.x / 32;
     const u32 stride = query_stride(padded) / 16;
     const RankOfProduct rank(metric);
     for (u32 group = first_group + blockIdx.x * warps + threadIdx.x / 32; group < end_group; group += gridDim.x * warps) {
         const u32 row = min(group * GROUP + lane, rows - 1);
-        const float factor = rank.factor(norms[row]), penalty = rank.penalty(norms[row], group * GROUP + lane < rows);
+        const float factor = rank.factor(norms[row]), penalty = rank.penalty(norms[row]);
         for (u32 first = 0; first < queries; first += QUERIES) {
             float acc[QUERIES] = {};
 #pragma unroll 1
@@ -177,9 +174,11 @@ static __device__ void scan(u32 queries, u32 rows, u32 dimension, u32 padded, u3
             }
 #pragma unroll
             for (u32 i = 0; i < QUERIES; i++) {
-                float value = fmaf(-column_scales[first + i], penalty, acc[i] * factor);
-                for (u32 offset = 16; offset > 0; offset /= 2)
-                    value = fmaxf(value, __shfl_xor_sync(ALL_LANES, value, offset));
+                BestTwo two;
+                const float own = fmaf(-column_scales[first + i], penalty, acc[i] * factor);
+                two.add(group * GROUP + lane < rows ? own : NO_RANK, lane);
+                for (u32 bit = 16; bit > 0; bit /= 2) two.merge_lanes(bit);
+                const float value = two.packed(__fdividef(1.0f, column_slacks[first + i]));
                 if (lane > 0 || first + i >= queries) continue;
                 maxima[u64(first + i) * groups + group] = value;
                 atomicMax(part_maxima + (first + i) * PARTS + group % PARTS, to_ordered(value));
@@ -191,17 +190,18 @@ static __device__ void scan(u32 queries, u32 rows, u32 dimension, u32 padded, u3
 // A warp has STAGES chunks of its vectors in flight, and UNROLL of them are multiplied before as many are loaded again.
 template <class Corpus, u32 COLUMNS, u32 TERMS, u32 STAGES, u32 UNROLL, u32 AHEAD>
 static __device__ void scan(u32 queries, u32 rows, u32 dimension, u32 padded, u32 metric, u32 first_group, u32 end_group,
-    const typename Corpus::Stored* corpus, const float* norms, const u16* rounded, const float* scales, float* maxima,
-    u32* part_maxima, CancelSignal cancel) {
+    const typename Corpus::Stored* corpus, const float* norms, const u16* rounded, const float* scales, const float* slacks,
+    float* maxima, u32* part_maxima, CancelSignal cancel) {
     typedef typename Corpus::Stored Stored;
     typedef TensorCores<Corpus, COLUMNS, TERMS> Cores;
     static_assert(STAGES % UNROLL == 0 && UNROLL * CHUNK * sizeof(Stored) % 128 == 0, "whole stages and lines");
     constexpr u32 TILES = COLUMNS / 8, WORDS = sizeof(Stored) / 2;
     extern __shared__ uint4 shared[];
-    __shared__ float column_scales[COLUMNS];
+    __shared__ float column_scales[COLUMNS], column_slacks[COLUMNS];
     if (is_cancelled(cancel)) return;
     Cores cores(shared, padded, rounded);
-    load_scales(column_scales, queries, scales);
+    load_columns(column_scales, queries, scales);
+    load_columns(column_slacks, queries, slacks);
     __syncthreads();
 
     const u32 lane = threadIdx.x % 32, g = lane / 4, t = lane % 4;
@@ -262,12 +262,10 @@ static __device__ void scan(u32 queries, u32 rows, u32 dimension, u32 padded, u3
     // The best of the groups of this warp, which are in one part.
     float best_of_part[(TILES + 7) / 8][2];
 #pragma unroll
-    for (u32 i = 0; i < (TILES + 7) / 8; i++) best_of_part[i][0] = best_of_part[i][1] = -INFINITE;
+    for (u32 i = 0; i < (TILES + 7) / 8; i++) best_of_part[i][0] = best_of_part[i][1] = NO_RANK;
     for (u32 group = first; group < end; group += warps) {
         // The best of the columns 2 t and 2 t + 1 of the tiles g, g + 8 and so on.
-        float best[(TILES + 7) / 8][2];
-#pragma unroll
-        for (u32 i = 0; i < (TILES + 7) / 8; i++) best[i][0] = best[i][1] = -INFINITE;
+        BestTwo best[(TILES + 7) / 8][2];
 #pragma unroll 1
         for (u32 half = 0; half < 2; half++) {
             const u32 row = group * GROUP + 16 * half + g;
@@ -299,19 +297,22 @@ static __device__ void scan(u32 queries, u32 rows, u32 dimension, u32 padded, u3
 #pragma unroll
             for (u32 i = 0; i < 2; i++) {
                 factors[i] = rank.factor(row_norms[i]);
-                penalties[i] = rank.penalty(row_norms[i], row + 8 * i < rows);
+                penalties[i] = rank.penalty(row_norms[i]);
             }
 #pragma unroll
             for (u32 tile = 0; tile < TILES; tile++) {
 #pragma unroll
                 for (u32 column = 0; column < 2; column++) {
                     const float scale = column_scales[8 * tile + 2 * t + column];
-                    float value = fmaxf(fmaf(-scale, penalties[0], cores.acc[tile][column] * factors[0]),
-                        fmaf(-scale, penalties[1], cores.acc[tile][2 + column] * factors[1]));
+                    BestTwo two;
 #pragma unroll
-                    for (u32 offset = 4; offset < 32; offset *= 2)
-                        value = fmaxf(value, __shfl_xor_sync(ALL_LANES, value, offset));
-                    if (tile % 8 == g) best[tile / 8][column] = fmaxf(best[tile / 8][column], value);
+                    for (u32 i = 0; i < 2; i++) {
+                        const float value = fmaf(-scale, penalties[i], cores.acc[tile][2 * i + column] * factors[i]);
+                        two.add(row + 8 * i < rows ? value : NO_RANK, 16 * half + g + 8 * i);
+                    }
+#pragma unroll
+                    for (u32 bit = 4; bit < 32; bit *= 2) two.merge_lanes(bit);
+                    if (tile % 8 == g) best[tile / 8][column].merge(two.best, two.second);
                 }
             }
         }
@@ -321,8 +322,9 @@ static __device__ void scan(u32 queries, u32 rows, u32 dimension, u32 padded, u3
 #pragma unroll
             for (u32 column = 0; column < 2; column++) {
                 const u32 query = 64 * i + 8 * g + 2 * t + column;
-                best_of_part[i][column] = fmaxf(best_of_part[i][column], best[i][column]);
-                if (8 * i + g < TILES && query < queries) maxima[u64(query) * groups + group] = best[i][column];
+                const float packed = best[i][column].packed(__fdividef(1.0f, column_slacks[query % COLUMNS]));
+                best_of_part[i][column] = fmaxf(best_of_part[i][column], packed);
+                if (8 * i + g < TILES && query < queries) maxima[u64(query) * groups + group] = packed;
             }
         }
     }
@@ -373,6 +375,9 @@ static __device__ float exact_rank(u32 metric, u32 dimension, bool aligned, cons
     return float(rank) + 0.0f;
 }
 
+// The rank of a vector and its index as one number, as `Key` in score.rs. Of equal ranks the lower index has the larger key.
+static __device__ u64 key_of(float rank, u32 row) { return u64(to_ordered(rank)) << 32 | ~row; }
+
 // maxima[group]: the best rank of each group for one query, in double precision, a group a warp.
 template <class Corpus>
 static __device__ void exact(u32 rows, u32 dimension, u32 metric, const float* query, const double* norm,
@@ -393,75 +398,12 @@ static __device__ void exact(u32 rows, u32 dimension, u32 metric, const float* q
     }
 }
 
-// The groups that may have one of the best k vectors of a query, a query a block: those whose rank is at least that of the
-// k-th best group less the slack. They are the first of the `places` groups of the query in selected_ranks and selected,
-// best first; the ranks of the other places are infinitely low. Where they are more than there are places, all places have
-// the same rank.
-//
-// part_maxima: ordered bits of the best rank of each part of the groups. The k-th best part is no better than the k-th best
-// group, and almost as good where k is small beside PARTS, so that few groups are compared.
-static __device__ void select(u32 groups, u32 k, u32 places, const float* maxima, const u32* part_maxima, const float* slacks,
-    float* selected_ranks, u32* selected) {
-    __shared__ float ranks[SELECT_THREADS];
-    __shared__ u32 indices[SELECT_THREADS];
-    __shared__ u32 count;
-    __shared__ float kth;
-    const u32 query = blockIdx.x, thread = threadIdx.x;
-    if (thread == 0) {
-        count = 0;
-        kth = -INFINITE;
-    }
-    const float slack = slacks[query];
-    const float part_bound = kth_largest<16>(thread < PARTS ? part_maxima[query * PARTS + thread] : 0, k) - slack;
-    const float* own = maxima + u64(query) * groups;
-    constexpr u32 UNROLL = 16;
-#pragma unroll 1
-    for (u32 first = thread; first < groups; first += UNROLL * SELECT_THREADS) {
-        float values[UNROLL];
-#pragma unroll
-        for (u32 i = 0; i < UNROLL; i++) {
-            const u32 group = first + i * SELECT_THREADS;
-            values[i] = group < groups ? own[group] : -INFINITE;
-        }
-#pragma unroll
-        for (u32 i = 0; i < UNROLL; i++) {
-            const u32 group = first + i * SELECT_THREADS;
-            if (values[i] < part_bound || group >= groups) continue;
-            const u32 place = atomicAdd(&count, 1);
-            if (place >= SELECT_THREADS) break;
-            ranks[place] = values[i];
-            indices[place] = group;
-        }
-    }
-    __syncthreads();
-    // There are few, so that each counts those before it.
-    const bool is_there = thread < min(count, SELECT_THREADS);
-    const float rank = is_there ? ranks[thread] : -INFINITE;
-    const u32 group = is_there ? indices[thread] : 0;
-    u32 place = 0;
-    for (u32 i = 0; is_there && i < min(count, SELECT_THREADS); i++)
-        place += ranks[i] > rank || (ranks[i] == rank && indices[i] < group);
-    if (is_there && place == k - 1) kth = rank;
-    __syncthreads();
-    const bool is_candidate = is_there && rank >= kth - slack;
-    const u32 number = __syncthreads_count(is_candidate);
-    const bool overflows = count > SELECT_THREADS || number > places;
-    if (is_candidate && !overflows) {
-        selected_ranks[u64(query) * places + place] = rank;
-        selected[u64(query) * places + place] = group;
-    }
-    for (u32 other = overflows ? thread : number + thread; other < places; other += SELECT_THREADS) {
-        selected_ranks[u64(query) * places + other] = overflows ? 0.0f : -INFINITE;
-        selected[u64(query) * places + other] = 0;
-    }
-}
-
 // Sorts keys in shared memory from the largest on, by a bitonic network. `size` is a power of two.
 static __device__ void sort_descending(u64* keys, u32 size) {
     for (u32 run = 2; run <= size; run *= 2) {
         for (u32 stride = run / 2; stride > 0; stride /= 2) {
             __syncthreads();
-            for (u32 pair = threadIdx.x; pair < size / 2; pair += THREADS) {
+            for (u32 pair = threadIdx.x; pair < size / 2; pair += blockDim.x) {
                 const u32 low = 2 * pair - (pair & (stride - 1)), high = low + stride;
                 const u64 a = keys[low], b = keys[high];
                 const bool descends = (low & run) == 0;
@@ -475,108 +417,137 @@ static __device__ void sort_descending(u64* keys, u32 size) {
     __syncthreads();
 }
 
-// Which of VECTORS successive vectors from `row` on may be as good as `least`, by a warp, in single precision: as bits. As
-// the query is not rounded, ranks are closer than those of the scan to what they are, and the same bound of the error holds.
-template <class Corpus>
-static __device__ u32 reaching(float least, u32 rows, u32 dimension, u32 metric, u32 row, const float* query, float scale,
-    const typename Corpus::Stored* corpus, const float* norms) {
-    const RankOfProduct rank(metric);
-    float sums[VECTORS] = {};
-#pragma unroll 3
-    for (u32 at = 8 * (threadIdx.x % 32); at < dimension; at += 256) {
-        Eight<typename Corpus::Stored> numbers[VECTORS];
-#pragma unroll
-        for (u32 v = 0; v < VECTORS; v++) numbers[v] = load8(corpus + u64(min(row + v, rows - 1)) * dimension, at, dimension, true);
-        const auto query_numbers = load8(query, at, dimension, true);
-#pragma unroll
-        for (u32 i = 0; i < 8; i++)
-#pragma unroll
-            for (u32 v = 0; v < VECTORS; v++)
-                sums[v] = fmaf(scale * query_numbers.numbers[i], Corpus::widen(numbers[v].numbers[i]), sums[v]);
-    }
-    u32 found = 0;
-#pragma unroll
-    for (u32 v = 0; v < VECTORS; v++) {
-        for (u32 offset = 16; offset > 0; offset /= 2) sums[v] += __shfl_xor_sync(ALL_LANES, sums[v], offset);
-        const float norm = norms[min(row + v, rows - 1)];
-        const float value = fmaf(-scale, rank.penalty(norm, row + v < rows), sums[v] * rank.factor(norm));
-        // Also where it is not a number, as queries of extreme norms may have it.
-        if (!(value < least)) found |= 1u << v;
-    }
-    return found;
-}
+// The groups of a query whose rank in a scan is not below a bound.
+struct Groups {
+    float ranks[SELECT_THREADS];
+    u32 indices[SELECT_THREADS];
+    // It is larger than the arrays where there is no room for all.
+    u32 count;
 
-// candidates: the keys of the vectors of the selected groups of each query, and 0 for those that are not among the best k.
-// selected_ranks and selected are the `places` best groups of each query, best first. overflows: whether more groups than
-// these may have vectors among the best k.
+    // Finds them, by a block. `count` is 0 before.
+    __device__ void find(float bound, u32 groups, const float* maxima) {
+        constexpr u32 UNROLL = 16;
+#pragma unroll 1
+        for (u32 first = threadIdx.x; first < groups; first += UNROLL * SELECT_THREADS) {
+            float values[UNROLL];
+#pragma unroll
+            for (u32 i = 0; i < UNROLL; i++) {
+                const u32 group = first + i * SELECT_THREADS;
+                values[i] = group < groups ? maxima[group] : -INFINITE;
+            }
+#pragma unroll
+            for (u32 i = 0; i < UNROLL; i++) {
+                const u32 group = first + i * SELECT_THREADS;
+                if (values[i] < bound || group >= groups) continue;
+                const u32 place = atomicAdd(&count, 1);
+                if (place >= SELECT_THREADS) break;
+                ranks[place] = values[i];
+                indices[place] = group;
+            }
+        }
+        __syncthreads();
+    }
+
+    // How many are better than one. They are few, so that each counts them.
+    __device__ u32 count_better(float rank, u32 index) const {
+        u32 better = 0;
+        for (u32 i = 0; i < min(count, SELECT_THREADS); i++)
+            better += ranks[i] > rank || (ranks[i] == rank && indices[i] < index);
+        return better;
+    }
+};
+
+// keys: those of the best k vectors of a query, a query a block, from the ranks of a scan. overflows: whether there was no
+// room for all vectors that may be among them.
 //
-// If `few`, the ranks are those of a scan, and the k best of the candidates are written to `keys` by the last block of a
-// query. It has shared memory for as many keys as there may be candidates, and the next power of two. `finished` counts the
-// blocks of a query, and is 0 before and after.
+// part_maxima: ordered bits of the best rank of each part of the groups. The k-th best part is no better than the k-th best
+// group, and almost as good where k is small beside PARTS, so that few groups are compared. Of most groups that remain only
+// the best vector may be one of the best k.
 template <class Corpus>
-static __device__ void rank(u32 rows, u32 dimension, u32 metric, u32 k, u32 places, bool few, const float* numbers,
-    const double* norms, const float* scales, const float* slacks, const typename Corpus::Stored* corpus,
-    const float* corpus_norms, const float* selected_ranks, const u32* selected, u64* candidates, u64* overflows,
-    u32* finished, u64* keys) {
-    extern __shared__ u64 sorted[];
-    __shared__ bool is_last;
-    __shared__ u32 count;
-    const u32 query = blockIdx.y, groups = (rows + GROUP - 1) / GROUP, lane = threadIdx.x % 32;
-    const float* ranks = selected_ranks + u64(query) * places;
-    u64* const own_candidates = candidates + u64(query) * places * GROUP;
-    const float least = k <= places ? ranks[k - 1] - slacks[query] : -INFINITE;
-    if (blockIdx.x == 0 && threadIdx.x == 0) overflows[query] = ranks[places - 1] >= least && places < groups;
-    const bool aligned = dimension % 8 == 0 && u64(corpus) % 16 == 0;
-    const float* own = numbers + u64(query) * dimension;
-#pragma unroll 1
-    for (u32 place = blockIdx.x; place < places; place += gridDim.x) {
-        const u32 first = threadIdx.x / 32 * VECTORS, row = selected[u64(query) * places + place] * GROUP + first;
-        // Bits of the vectors that are ranked in double precision.
-        u32 left = 0;
-        if (ranks[place] >= least && row < rows) {
-            left = (1u << min(VECTORS, rows - row)) - 1;
-            if (few) left &= reaching<Corpus>(least, rows, dimension, metric, row, own, scales[query], corpus, corpus_norms);
-        }
-        u64 key = 0;
-#pragma unroll 1
-        for (; left != 0; left &= left - 1) {
-            const u32 v = __ffs(left) - 1;
-            const float value =
-                exact_rank<Corpus>(metric, dimension, aligned, own, norms[query], corpus + u64(row + v) * dimension);
-            // Of equal ranks the lower index has the larger key.
-            if (lane == v) key = u64(to_ordered(value)) << 32 | ~(row + v);
-        }
-        if (lane < VECTORS) own_candidates[place * GROUP + first + lane] = key;
+static __device__ void find_best(u32 rows, u32 dimension, u32 metric, u32 k, const float* numbers, const double* norms,
+    const float* slacks, const typename Corpus::Stored* corpus, const float* maxima, const u32* part_maxima, u64* overflows,
+    u64* keys) {
+    constexpr u32 MOST = 2048;
+    __shared__ Groups found;
+    __shared__ u32 vectors[MOST];
+    __shared__ u64 sorted[MOST];
+    __shared__ u32 number;
+    __shared__ float kth;
+    const u32 query = blockIdx.x, thread = threadIdx.x, groups = (rows + GROUP - 1) / GROUP;
+    if (thread == 0) {
+        found.count = number = 0;
+        kth = -INFINITE;
     }
-    if (!few) return;
-    __threadfence();
+    const float slack = slacks[query];
+    const float kth_part = kth_largest<16>(thread < PARTS ? part_maxima[query * PARTS + thread] : 0, k);
+    found.find(kth_part - slack, groups, maxima + u64(query) * groups);
+
+    const bool is_there = thread < min(found.count, SELECT_THREADS);
+    const float rank = is_there ? found.ranks[thread] : -INFINITE;
+    const u32 group = is_there ? found.indices[thread] : 0;
+    if (is_there && found.count_better(rank, group) == k - 1) kth = rank;
     __syncthreads();
-    if (threadIdx.x == 0) {
-        is_last = atomicInc(finished + query, gridDim.x - 1) == gridDim.x - 1;
-        count = 0;
+    const float least = kth - slack;
+    if (is_there && rank >= least) {
+        const bool is_alone = BestTwo::others(rank, slack) < least;
+        const u32 first = group * GROUP + (is_alone ? BestTwo::index(rank) : 0);
+        const u32 count = is_alone ? 1 : min(GROUP, rows - first);
+        const u32 place = atomicAdd(&number, count);
+        for (u32 i = 0; i < count && place + i < MOST; i++) vectors[place + i] = first + i;
     }
     __syncthreads();
-    if (!is_last) return;
-    __threadfence();
-    for (u32 i = threadIdx.x; i < places * GROUP && ranks[i / GROUP] >= least; i += THREADS) {
-        const u64 key = __ldcg(own_candidates + i);
-        if (key != 0) sorted[atomicAdd(&count, 1)] = key;
-    }
-    __syncthreads();
+    if (thread == 0) overflows[query] = found.count > SELECT_THREADS || number > MOST;
+
+    const u32 count = min(number, MOST);
     u32 size = 1;
     while (size < count) size *= 2;
-    for (u32 i = count + threadIdx.x; i < size; i += THREADS) sorted[i] = 0;
+    const bool aligned = dimension % 8 == 0 && u64(corpus) % 16 == 0;
+    for (u32 i = thread / 32; i < size; i += SELECT_THREADS / 32) {
+        u64 key = 0;
+        if (i < count) {
+            const u32 row = vectors[i];
+            const float value = exact_rank<Corpus>(metric, dimension, aligned, numbers + u64(query) * dimension, norms[query],
+                corpus + u64(row) * dimension);
+            key = key_of(value, row);
+        }
+        if (thread % 32 == 0) sorted[i] = key;
+    }
     sort_descending(sorted, size);
-    for (u32 i = threadIdx.x; i < k; i += THREADS) keys[u64(query) * k + i] = i < size ? sorted[i] : 0;
+    for (u32 i = thread; i < k; i += SELECT_THREADS) keys[u64(query) * k + i] = i < size ? sorted[i] : 0;
+}
+
+// candidates: the keys of the vectors of the selected groups of each query, a group a block, and 0 for those that are not
+// among the best k. selected_ranks and selected are the `places` best groups of each query, best first. overflows: whether
+// more groups than these may have vectors among the best k.
+template <class Corpus>
+static __device__ void rank(u32 rows, u32 dimension, u32 metric, u32 k, u32 places, const float* numbers, const double* norms,
+    const float* slacks, const typename Corpus::Stored* corpus, const float* selected_ranks, const u32* selected,
+    u64* candidates, u64* overflows) {
+    const u32 query = blockIdx.y, groups = (rows + GROUP - 1) / GROUP, place = blockIdx.x;
+    const float* ranks = selected_ranks + u64(query) * places;
+    const float least = k <= places ? ranks[k - 1] - slacks[query] : -INFINITE;
+    if (place == 0 && threadIdx.x == 0) overflows[query] = ranks[places - 1] >= least && places < groups;
+    const bool aligned = dimension % 8 == 0 && u64(corpus) % 16 == 0, is_candidate = ranks[place] >= least;
+    const u32 first = selected[u64(query) * places + place] * GROUP;
+    for (u32 vector = threadIdx.x / 32; vector < GROUP; vector += WARPS) {
+        const u32 row = first + vector;
+        u64 key = 0;
+        if (is_candidate && row < rows) {
+            const float value = exact_rank<Corpus>(metric, dimension, aligned, numbers + u64(query) * dimension, norms[query],
+                corpus + u64(row) * dimension);
+            key = key_of(value, row);
+        }
+        if (threadIdx.x % 32 == 0) candidates[(u64(query) * places + place) * GROUP + vector] = key;
+    }
 }
 
 #define SCAN(corpus, name, columns, threads, blocks, ...)                                                                \
     extern "C" __global__ void __launch_bounds__(threads, blocks) similarity_scan_##name##_##columns(u32 queries,        \
         u32 rows, u32 dimension, u32 padded, u32 metric, u32 first_group, u32 end_group, const corpus::Stored* vectors,  \
-        const float* norms, const u16* rounded, const float* scales, float* maxima, u32* part_maxima,                    \
-        const volatile u32* flag, u32* cancelled) {                                                                      \
+        const float* norms, const u16* rounded, const float* scales, const float* slacks, float* maxima,                 \
+        u32* part_maxima, const volatile u32* flag, u32* cancelled) {                                                              \
         __VA_ARGS__(queries, rows, dimension, padded, metric, first_group, end_group, vectors, norms, rounded, scales,   \
-            maxima, part_maxima, {flag, cancelled});                                                                     \
+            slacks, maxima, part_maxima, {flag, cancelled});                                                                     \
     }
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
@@ -588,21 +559,27 @@ static __device__ void rank(u32 rows, u32 dimension, u32 metric, u32 k, u32 plac
 #define ENTRIES(corpus, name, stages)                                                                                   \
     extern "C" __global__ void __launch_bounds__(THREADS) similarity_prepare_##name(u32 queries, u32 dimension,          \
         u32 padded, u32 terms, u32 metric, float largest_norm, const float* numbers, u16* rounded, double* norms,        \
-        float* scales, float* slacks, u32* part_maxima, u32* finished) {                                                 \
+        float* scales, float* slacks, u32* part_maxima) {                                                 \
         prepare<corpus>(queries, dimension, padded, terms, metric, largest_norm, numbers, rounded, norms, scales,        \
-            slacks, part_maxima, finished);                                                                              \
+            slacks, part_maxima);                                                                              \
     }                                                                                                                    \
     extern "C" __global__ void __launch_bounds__(THREADS) similarity_exact_##name(u32 rows, u32 dimension, u32 metric,   \
         const float* query, const double* norm, const corpus::Stored* vectors, float* maxima,                            \
         const volatile u32* flag, u32* cancelled) {                                                                      \
         exact<corpus>(rows, dimension, metric, query, norm, vectors, maxima, {flag, cancelled});                         \
     }                                                                                                                    \
+    extern "C" __global__ void __launch_bounds__(SELECT_THREADS) similarity_best_##name(u32 rows, u32 dimension,         \
+        u32 metric, u32 k, const float* numbers, const double* norms, const float* slacks,                               \
+        const corpus::Stored* vectors, const float* maxima, const u32* part_maxima, u64* overflows, u64* keys) {         \
+        find_best<corpus>(rows, dimension, metric, k, numbers, norms, slacks, vectors, maxima, part_maxima, overflows,   \
+            keys);                                                                                                       \
+    }                                                                                                                    \
     extern "C" __global__ void __launch_bounds__(THREADS) similarity_rank_##name(u32 rows, u32 dimension, u32 metric,    \
-        u32 k, u32 places, u32 few, const float* numbers, const double* norms, const float* scales, const float* slacks, \
-        const corpus::Stored* vectors, const float* corpus_norms, const float* selected_ranks, const u32* selected,      \
-        u64* candidates, u64* overflows, u32* finished, u64* keys) {                                                     \
-        rank<corpus>(rows, dimension, metric, k, places, few, numbers, norms, scales, slacks, vectors, corpus_norms,     \
-            selected_ranks, selected, candidates, overflows, finished, keys);                                            \
+        u32 k, u32 places, const float* numbers, const double* norms, const float* slacks,                               \
+        const corpus::Stored* vectors, const float* selected_ranks, const u32* selected, u64* candidates,                \
+        u64* overflows) {                                                                                                \
+        rank<corpus>(rows, dimension, metric, k, places, numbers, norms, slacks, vectors, selected_ranks, selected,      \
+            candidates, overflows);                                                                                      \
     }                                                                                                                    \
     SCAN(corpus, name, 8, 256, 2, scan<corpus, 8, 2, 2 * stages, 2, 0>)                                                  \
     SCAN(corpus, name, 64, 256, 1, scan<corpus, 64, 1, 2 * stages, 2, 0>)                                                \
@@ -612,8 +589,3 @@ static __device__ void rank(u32 rows, u32 dimension, u32 metric, u32 k, u32 plac
 ENTRIES(F32, f32, 2)
 ENTRIES(F16, f16, 4)
 ENTRIES(Bf16, bf16, 4)
-
-extern "C" __global__ void __launch_bounds__(SELECT_THREADS) similarity_select(u32 groups, u32 k, u32 places, const float* maxima,
-    const u32* part_maxima, const float* slacks, float* selected_ranks, u32* selected) {
-    select(groups, k, places, maxima, part_maxima, slacks, selected_ranks, selected);
-}
