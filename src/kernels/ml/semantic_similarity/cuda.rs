@@ -1,6 +1,6 @@
 //! The host side on CUDA. `semantic_similarity.cu` describes the algorithm and what its entries take.
 
-use super::plan::{MAX_COLUMNS, PLANS, Plan};
+use super::plan::{MAX_COLUMNS, Plan};
 use super::score::{Key, Metric, VectorElement};
 use super::{SemanticSimilarityInput, SemanticSimilarityOutput};
 use crate::cuda::{Arg, DeviceBuffer, Launch, Module, device_code};
@@ -35,7 +35,7 @@ const NORMS: std::ops::Range<f32> = 1e-12..1e12;
 /// The names of the entries for a type of numbers.
 struct Entries {
     prepare: &'static str,
-    scans: [&'static str; PLANS.len()],
+    scans: [&'static str; Plan::ENTRIES],
     exact: &'static str,
     best: &'static str,
     rank: &'static str,
@@ -194,7 +194,7 @@ impl<T: VectorElement> Search<T> {
             keys: found.slice(..count * self.k),
             overflows: found.slice(count * self.k..),
         };
-        let plan = Plan::new(count, self.dimension, cuda.device().compute_capability)
+        let plan = Plan::new(count, self.dimension, size_of::<T>(), cuda.device().compute_capability)
             .filter(|_| self.is_bounded && self.dimension.is_multiple_of(8));
         let pass = self.pass(plan.map_or(1, |plan| plan.columns.min(count)), cuda)?;
         let Some(plan) = plan else {

@@ -1,302 +1,229 @@
-// The scan of Hopper (sm_90a) for 128 queries: these stay in shared memory, and the vectors pass through a ring of stages
-// beside them.
+// The scan of Hopper (sm_90a) for up to 128 queries and vectors of 16-bit numbers. Most of the queries stays in registers, so
+// that shared memory has room for a ring of stages with the vectors that are in flight.
 //
-// Four warps copy 128 bytes of each of 64 vectors to a stage, and before that bring them into the second-level cache, as
-// the ring alone does not hold what has to be in flight. Two warpgroups take turns at 64 vectors: one multiplies while the
-// other ranks what it has. They read a stage into registers, from where the tensor cores take it, and free it at once.
-//
-// Turns are also what makes waits right: a wait tells the phase of a barrier by its parity, so that no warpgroup may be two
-// phases behind or ahead.
+// Four warps copy, 128 numbers of each of 64 vectors to a stage. Two warpgroups have 64 queries each and multiply every stage
+// with them: queries are the left operand of the tensor cores, which may come from registers, and the stage is the right one,
+// which comes from shared memory. So a thread has the ranks of two queries with the vectors of a group. While one warpgroup
+// ranks vectors, the other multiplies.
 
 #ifndef TOWER_KERNELS_RING_SCAN
 #define TOWER_KERNELS_RING_SCAN
 
 #include "cancel.cuh"
+#include "number_formats.cuh"
 #include "ranks.cuh"
-#include "tensor_cores.cuh"
+#include "tensor_memory.cuh"
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-constexpr u32 RING_COLUMNS = 128;
-// Vectors that a warpgroup has at a time.
-constexpr u32 TILE = 64;
-// Bytes of a vector, of a stage, and of the same part of all queries. plan.rs has the bytes of the stages.
-constexpr u32 PART_BYTES = 128, STAGE_BYTES = TILE * PART_BYTES, QUERY_BYTES = RING_COLUMNS * PART_BYTES;
-constexpr u32 STAGES = 4;
+namespace ring {
+// Vectors of a stage, numbers of a vector in it, and the most stages that a vector takes. plan.rs has the last product.
+constexpr u32 TILE = 64, STEP = 128, STEPS = 6;
+// Steps whose numbers of the queries are in registers. The others are in shared memory.
+constexpr u32 STEPS_IN_REGISTERS = 4, STEPS_IN_MEMORY = STEPS - STEPS_IN_REGISTERS;
+// Rows of 128 bytes are in blocks of 64 numbers: two of a stage, and two of the queries of a warpgroup for each step.
+constexpr u32 BLOCK_BYTES = 64 * ROW_BYTES, STAGE_BYTES = 2 * BLOCK_BYTES;
+constexpr u32 QUERY_BYTES = 2 * STEPS_IN_MEMORY * BLOCK_BYTES;
+// plan.rs has the bytes of these and of the queries.
+constexpr u32 STAGES = 10;
 constexpr u32 MULTIPLIERS = 256, COPIERS = 128;
-// Stages by which vectors are brought into the second-level cache before they are copied. With many more, that is too small.
-constexpr u32 AHEAD = 8;
+// Numbers of a vector in a product of the tensor cores.
+constexpr u32 DEPTH = 16;
 
-static __device__ u32 shared_address(const void* pointer) { return u32(__cvta_generic_to_shared(pointer)); }
-
-// Barriers in shared memory. A phase ends when as many threads as it was made for have arrived.
-static __device__ void init_barrier(u64& barrier, u32 threads) {
-    asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(&barrier)), "r"(threads) : "memory");
-}
-static __device__ void arrive(u64& barrier) {
-    asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(&barrier)) : "memory");
-}
-// Arrives when the copies that this thread has started are done.
-static __device__ void arrive_after_copies(u64& barrier) {
-    asm volatile("cp.async.mbarrier.arrive.noinc.shared::cta.b64 [%0];" ::"r"(shared_address(&barrier)) : "memory");
-}
-// Waits for the end of the phase of this parity. The phase before the first has parity 1 and is over.
-static __device__ void wait_for(u64& barrier, u32 parity) {
-    asm volatile("{.reg .pred done; WAIT: mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1; @!done bra WAIT;}" ::"r"(
-                     shared_address(&barrier)), "r"(parity) : "memory");
-}
-
-struct RingBarriers {
+struct Barriers {
     u64 filled[STAGES], read[STAGES];
-    // Whether a warpgroup may start with its next tile.
-    u64 turn[2];
 };
 
-// Rows of 128 bytes in shared memory have their pieces of 16 bytes where the tensor cores look for them ("128-byte
-// swizzle"), so that eight rows reach all banks. The first row is at a multiple of 1024 bytes.
-static __device__ u32 swizzled(u32 row, u32 piece) { return row * PART_BYTES + (piece ^ row % 8) * 16; }
+// A stage, and the parity of the phases of its barriers.
+struct Position {
+    u32 stage = 0, parity = 0;
 
-// For the tensor cores, such rows from an address on. Offsets within rows, in units of 16 bytes, are added to it.
-static __device__ u64 matrix_descriptor(u32 address) {
-    const u64 eight_rows = 8 * PART_BYTES;
-    return u64(address >> 4 & 0x3fff) | u64(1) << 16 | eight_rows >> 4 << 32 | u64(1) << 62;
-}
-
-// Copies rounded queries to shared memory, 64 numbers of each together. Their order is that in which a thread has the
-// numbers of vectors: eight numbers are two of each of four pieces of 16 bytes.
-template <class Corpus> static __device__ void load_query_rows(u8* to, u32 padded, const u16* rounded) {
-    // Of the pieces that the thread t of four has: for each four pieces one, or two after another.
-    constexpr bool IS_WIDE = sizeof(typename Corpus::Stored) == 4;
-    const u32 pieces = padded / 8;
-#pragma unroll 8
-    for (u32 i = threadIdx.x; i < RING_COLUMNS * pieces; i += MULTIPLIERS) {
-        const u32 query = i / pieces, piece = i % pieces % 8;
-        const u32 t = IS_WIDE ? piece % 4 : piece / 2, first = 4 * (IS_WIDE ? piece / 4 : piece % 2);
-        const uint4 words = reinterpret_cast<const uint4*>(rounded)[i];
-        u8* const own = to + i % pieces / 8 * QUERY_BYTES + 4 * t;
-        *reinterpret_cast<u32*>(own + swizzled(query, first)) = words.x;
-        *reinterpret_cast<u32*>(own + swizzled(query, first + 1)) = words.y;
-        *reinterpret_cast<u32*>(own + swizzled(query, first + 2)) = words.z;
-        *reinterpret_cast<u32*>(own + swizzled(query, first + 3)) = words.w;
-    }
-}
-
-// Brings the vectors of the block's tiles into the second-level cache, as many bytes at a time as a stage has.
-struct Prefetcher {
-    const u8* corpus;
-    // In bytes.
-    u64 at, end_of_tile, end, of_tile;
-
-    __device__ Prefetcher(const void* vectors, u64 of_vector, u32 rows, u32 tile)
-        : corpus(static_cast<const u8*>(vectors)), end(rows * of_vector), of_tile(TILE * of_vector) {
-        at = tile * of_tile;
-        end_of_tile = at + of_tile;
-    }
-
-    __device__ void next() {
-        const u64 until = min(min(at + STAGE_BYTES, end_of_tile), end);
-        if (at < until)
-            asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(corpus + at), "r"(u32(until - at)) : "memory");
-        at += STAGE_BYTES;
-        if (at < end_of_tile) return;
-        at = end_of_tile + (gridDim.x - 1) * of_tile;
-        end_of_tile = at + of_tile;
+    __device__ void advance() {
+        if (++stage < STAGES) return;
+        stage = 0;
+        parity ^= 1;
     }
 };
+
+// Where the product `index` of a step begins in two blocks, in these units.
+static __device__ u64 product_offset(u32 index) {
+    constexpr u32 OF_BLOCK = 64 / DEPTH;
+    return (index / OF_BLOCK * BLOCK_BYTES + index % OF_BLOCK * DEPTH * 2) / 16;
+}
 
 // Fills the stages with the vectors of the block's tiles.
-template <class Corpus>
-static __device__ void copy_vectors(u8* stages, RingBarriers& barriers, u32 rows, u32 dimension, u32 steps, u32 first_tile,
-    u32 end_tile, const typename Corpus::Stored* corpus) {
-    constexpr u32 BYTES = sizeof(typename Corpus::Stored), ROWS = COPIERS / 8, COPIES = TILE / ROWS;
-    const u32 thread = threadIdx.x % COPIERS, row = thread / 8, piece = thread % 8;
-    const u32 to = shared_address(stages) + swizzled(row, piece);
-    Prefetcher prefetcher(corpus, u64(dimension) * BYTES, rows, first_tile + blockIdx.x);
-    for (u32 i = 0; i < AHEAD && thread == 0; i++) prefetcher.next();
-    u32 stage = 0, parity = 1;
+static __device__ void copy_vectors(u8* stages, Barriers& barriers, u32 rows, u32 dimension, u32 steps, u32 first_tile,
+    u32 end_tile, const u16* corpus) {
+    // A thread copies the same piece of eight numbers of every eighth vector.
+    constexpr u32 PIECES = STEP / 8, ROWS = COPIERS / PIECES;
+    static_assert(ROWS == 8, "rows of a thread that are swizzled alike");
+    const u32 thread = threadIdx.x % COPIERS, row = thread / PIECES, piece = thread % PIECES;
+    const u32 to = shared_address(stages) + piece / 8 * BLOCK_BYTES + swizzled(row, piece % 8);
+    Position position;
     for (u32 tile = first_tile + blockIdx.x; tile < end_tile; tile += gridDim.x) {
-        const u8* from[COPIES];
-#pragma unroll
-        for (u32 i = 0; i < COPIES; i++)
-            from[i] = reinterpret_cast<const u8*>(corpus + u64(min(tile * TILE + row + ROWS * i, rows - 1)) * dimension);
         for (u32 step = 0; step < steps; step++) {
-            const u32 at = step * PART_BYTES + piece * 16;
-            const bool is_there = at < dimension * BYTES;
-            wait_for(barriers.read[stage], parity);
+            const u32 at = step * STEP + piece * 8;
+            const bool is_there = at < dimension;
+            wait_for(barriers.read[position.stage], position.parity ^ 1);
 #pragma unroll
-            for (u32 i = 0; i < COPIES; i++) {
+            for (u32 i = 0; i < TILE / ROWS; i++) {
+                const u16* from = corpus + u64(min(tile * TILE + row + ROWS * i, rows - 1)) * dimension + (is_there ? at : 0);
                 // Zeros where there are no numbers.
                 asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(
-                                 to + stage * STAGE_BYTES + i * ROWS * PART_BYTES),
-                    "l"(from[i] + (is_there ? at : 0)), "r"(is_there ? 16 : 0) : "memory");
+                                 to + position.stage * STAGE_BYTES + i * ROWS * ROW_BYTES),
+                    "l"(from), "r"(is_there ? 16 : 0) : "memory");
             }
-            arrive_after_copies(barriers.filled[stage]);
-            if (thread == 0) prefetcher.next();
-            if (++stage == STAGES) {
-                stage = 0;
-                parity ^= 1;
-            }
+            arrive_after_copies(barriers.filled[position.stage]);
+            position.advance();
         }
     }
     asm volatile("cp.async.wait_all;" ::: "memory");
 }
 
-// The products of the vectors of a tile with all queries. `position` counts the stages that have been filled before.
-template <class Corpus>
-static __device__ void multiply_tile(
-    float (&sums)[RING_COLUMNS / 8][4], const u8* stages, RingBarriers& barriers, u64 queries, u32 steps, u32 position) {
-    typedef typename Corpus::Stored Stored;
-    // Pieces of 16 bytes of eight numbers, and how many eights of a vector a thread has in a stage.
-    constexpr u32 WORDS = sizeof(Stored) / 2, EIGHTS = 2 / WORDS;
-    const u32 lane = threadIdx.x % 32, t = lane % 4, row = threadIdx.x % 128 / 32 * 16 + lane / 4;
-#pragma unroll 2
-    for (u32 step = 0; step < steps; step++) {
-        const u32 stage = (position + step) % STAGES;
-        wait_for(barriers.filled[stage], (position + step) / STAGES % 2);
-        Operands<Corpus, 1> upper[EIGHTS], lower[EIGHTS];
-#pragma unroll
-        for (u32 i = 0; i < EIGHTS; i++) {
-            Eight<Stored> eights[2];
-#pragma unroll
-            for (u32 word = 0; word < WORDS; word++) {
-                const u8* from = stages + stage * STAGE_BYTES + swizzled(row, 2 * t + i + word);
-                eights[0].words[word] = *reinterpret_cast<const uint4*>(from);
-                eights[1].words[word] = *reinterpret_cast<const uint4*>(from + 8 * PART_BYTES);
-            }
-            upper[i] = operands<Corpus, 1>(eights[0]);
-            lower[i] = operands<Corpus, 1>(eights[1]);
-        }
-        __syncwarp();
-        if (lane == 0) arrive(barriers.read[stage]);
-        if (step > 0) asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
-        asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
-        // A part of the queries has 64 numbers, in eight pieces of 16 bytes.
-        const u32 numbers = step * (PART_BYTES / sizeof(Stored));
-        const u64 from = queries + numbers / 64 * (QUERY_BYTES / 16) + numbers % 64 / 8;
-#pragma unroll
-        for (u32 i = 0; i < EIGHTS; i++) {
-            const u32(&u)[4] = upper[i].parts[0];
-            const u32(&l)[4] = lower[i].parts[0];
-            Corpus::Format::multiply128(sums, u[0], l[0], u[1], l[1], from + 4 * i, step > 0 || i > 0);
-            Corpus::Format::multiply128(sums, u[2], l[2], u[3], l[3], from + 4 * i + 2, true);
-        }
-        asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+// Copies the last numbers of rounded queries to shared memory: for each warpgroup and step the blocks of its 64 queries.
+static __device__ void load_queries_in_memory(u8* to, u32 padded, const u16* rounded) {
+    constexpr u32 FIRST = STEPS_IN_REGISTERS * STEP, PIECES = STEPS_IN_MEMORY * STEP / 8;
+    for (u32 i = threadIdx.x; i < 128 * PIECES; i += MULTIPLIERS) {
+        const u32 query = i / PIECES, piece = i % PIECES, at = FIRST + piece * 8;
+        u8* const block = to + query / 64 * QUERY_BYTES + piece / 8 * BLOCK_BYTES;
+        *reinterpret_cast<uint4*>(block + swizzled(query % 64, piece % 8)) =
+            at < padded ? *reinterpret_cast<const uint4*>(rounded + query * padded + at) : make_uint4(0, 0, 0, 0);
     }
-    // All stages of the tile have been filled.
-    if (lane == 0) arrive(barriers.turn[1 - threadIdx.x / 128]);
-    asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+    // Written by threads, read by the tensor cores.
+    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+    asm volatile("bar.sync 1, %0;" ::"n"(MULTIPLIERS) : "memory");
 }
 
-// Threads whose lanes differ in this bit merge what they have, each for one half of the places.
-template <u32 HALF> static __device__ void keep_half(BestTwo (&values)[RING_COLUMNS / 4]) {
-    const bool is_upper = threadIdx.x & HALF;
-#pragma unroll
-    for (u32 i = 0; i < HALF; i++) {
-        const BestTwo kept = is_upper ? values[HALF + i] : values[i], sent = is_upper ? values[i] : values[HALF + i];
-        const float best = __shfl_xor_sync(ALL_LANES, sent.best, HALF);
-        values[i] = kept;
-        values[i].merge(best, __shfl_xor_sync(ALL_LANES, sent.second, HALF));
-    }
-}
-
-// As `scan`. Dynamic shared memory: the queries, the stages, and 512 floats.
+// As `scan`. Dynamic shared memory: the last numbers of the queries, and the stages.
 template <class Corpus>
 static __device__ void ring_scan(u32 queries, u32 rows, u32 dimension, u32 padded, u32 metric, u32 first_group, u32 end_group,
-    const typename Corpus::Stored* corpus, const float* norms, const u16* rounded, const float* scales, const float* slacks,
-    float* maxima, u32* part_maxima, CancelSignal cancel) {
-    extern __shared__ __align__(1024) u8 ring[];
-    __shared__ RingBarriers barriers;
-    __shared__ float column_scales[RING_COLUMNS];
+    const u16* corpus, const float* norms, const u16* rounded, const float* scales, const float* slacks, float* maxima,
+    u32* part_maxima, CancelSignal cancel) {
+    extern __shared__ __align__(1024) u8 queries_and_stages[];
+    __shared__ Barriers barriers;
     if (is_cancelled(cancel)) return;
-    const u32 groups = (rows + GROUP - 1) / GROUP, first_tile = first_group / 2, end_tile = (end_group + 1) / 2;
-    const u32 steps = padded * sizeof(typename Corpus::Stored) / PART_BYTES;
-    u8* const stages = ring + padded / 64 * QUERY_BYTES;
+    constexpr u32 GROUPS = TILE / GROUP;
+    const u32 groups = (rows + GROUP - 1) / GROUP, steps = padded / STEP;
+    const u32 first_tile = first_group / GROUPS, end_tile = (end_group + GROUPS - 1) / GROUPS;
+    u8* const stages = queries_and_stages + 2 * QUERY_BYTES;
     if (threadIdx.x == 0) {
         for (u32 stage = 0; stage < STAGES; stage++) {
             init_barrier(barriers.filled[stage], COPIERS);
-            // A thread of each warp of a warpgroup.
-            init_barrier(barriers.read[stage], 4);
+            // A thread of each warp that multiplies.
+            init_barrier(barriers.read[stage], MULTIPLIERS / 32);
         }
-        init_barrier(barriers.turn[0], 4);
-        init_barrier(barriers.turn[1], 4);
     }
     __syncthreads();
+    // Registers go from those who copy to those who multiply.
     if (threadIdx.x >= MULTIPLIERS) {
-        copy_vectors<Corpus>(stages, barriers, rows, dimension, steps, first_tile, end_tile, corpus);
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 40;");
+        copy_vectors(stages, barriers, rows, dimension, steps, first_tile, end_tile, corpus);
         return;
     }
-    load_query_rows<Corpus>(ring, padded, rounded);
-    for (u32 i = threadIdx.x; i < RING_COLUMNS; i += MULTIPLIERS) column_scales[i] = i < queries ? scales[i] : 1.0f;
-    // Written by threads, read by the tensor cores.
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
-    asm volatile("bar.sync 5, %0;" ::"n"(MULTIPLIERS) : "memory");
-
-    const u32 warpgroup = threadIdx.x / 128, warp = threadIdx.x / 32 % 4, g = threadIdx.x % 32 / 4, t = threadIdx.x % 4;
-    const RankOfProduct rank(metric);
-    // Two warps have the halves of a group. The second gives the first what it has.
-    const u32 pair = warpgroup * 2 + warp / 2;
-    const bool is_second = warp % 2;
-    float* const halves = reinterpret_cast<float*>(stages + STAGES * STAGE_BYTES) + pair * RING_COLUMNS;
-    const auto meet_other_half = [&] { asm volatile("bar.sync %0, 64;" ::"r"(1 + pair) : "memory"); };
-    // What a thread keeps: the best of the queries 16 g + 2 t, the one after it, and those 8 further on.
-    constexpr u32 KEPT = 4;
-    const auto query_of = [&](u32 i) { return 16 * g + i / 2 * 8 + 2 * t + i % 2; };
-    const auto slack_of = [&](u32 i) { return query_of(i) < queries ? __ldg(slacks + query_of(i)) : 1.0f; };
-    float best[KEPT] = {NO_RANK, NO_RANK, NO_RANK, NO_RANK};
-    // Counts the block's tiles.
-    u32 index = warpgroup;
-    for (u32 tile = first_tile + blockIdx.x + warpgroup * gridDim.x; tile < end_tile; tile += 2 * gridDim.x, index += 2) {
-        const u32 row = tile * TILE + 16 * warp + g;
-        const float row_norms[2] = {norms[min(row, rows - 1)], norms[min(row + 8, rows - 1)]};
-        float sums[RING_COLUMNS / 8][4];
-        // The first warpgroup starts.
-        wait_for(barriers.turn[warpgroup], (index / 2 + 1 - warpgroup) % 2);
-        multiply_tile<Corpus>(sums, stages, barriers, matrix_descriptor(shared_address(ring)), steps, index * steps);
-        float factors[2], penalties[2];
+    asm volatile("setmaxnreg.inc.sync.aligned.u32 232;");
+    load_queries_in_memory(queries_and_stages, padded, rounded);
+    // A thread has the queries `query` and `query` + 8.
+    const u32 lane = threadIdx.x % 32, t = lane % 4, query = threadIdx.x / 32 * 16 + lane / 4;
+    constexpr u32 PRODUCTS = STEP / DEPTH;
+    u32 numbers[STEPS_IN_REGISTERS * PRODUCTS][4];
 #pragma unroll
-        for (u32 i = 0; i < 2; i++) {
-            factors[i] = rank.factor(row_norms[i]);
-            penalties[i] = rank.penalty(row_norms[i]);
-        }
-        BestTwo values[RING_COLUMNS / 4];
+    for (u32 i = 0; i < STEPS_IN_REGISTERS * PRODUCTS; i++) {
 #pragma unroll
-        for (u32 i = 0; i < RING_COLUMNS / 4; i++) {
-            const float scale = column_scales[i / 2 * 8 + 2 * t + i % 2];
-#pragma unroll
-            for (u32 j = 0; j < 2; j++) {
-                const float value = fmaf(-scale, penalties[j], sums[i / 2][2 * j + i % 2] * factors[j]);
-                values[i].add(row + 8 * j < rows ? value : NO_RANK, 16 * is_second + g + 8 * j);
-            }
-        }
-        // The best of the 16 vectors of the warp: from value 4 g on.
-        keep_half<16>(values);
-        keep_half<8>(values);
-        keep_half<4>(values);
-        // Not before the last values have been read.
-        meet_other_half();
-        if (is_second) {
-#pragma unroll
-            for (u32 i = 0; i < KEPT; i++)
-                halves[query_of(i)] = values[i].packed(__fdividef(1.0f, slack_of(i)));
-        }
-        meet_other_half();
-        const u32 group = tile * (TILE / GROUP) + warp / 2;
-        if (is_second || group >= groups) continue;
-#pragma unroll
-        for (u32 i = 0; i < KEPT; i++) {
-            const float slack = slack_of(i), other = halves[query_of(i)];
-            values[i].merge(other, BestTwo::others(other, slack));
-            const float value = values[i].packed(__fdividef(1.0f, slack));
-            best[i] = fmaxf(best[i], value);
-            if (query_of(i) < queries) maxima[u64(query_of(i)) * groups + group] = value;
+        for (u32 j = 0; j < 4; j++) {
+            const u32 at = i * DEPTH + j / 2 * 8 + 2 * t;
+            numbers[i][j] = at < padded ? *reinterpret_cast<const u32*>(rounded + (query + j % 2 * 8) * padded + at) : 0;
         }
     }
-    if (is_second) return;
+    float own_scales[2], inverse_slacks[2];
 #pragma unroll
-    for (u32 i = 0; i < KEPT; i++) {
-        if (query_of(i) < queries)
-            atomicMax(part_maxima + query_of(i) * PARTS + (blockIdx.x * 4 + pair) % PARTS, to_ordered(best[i]));
+    for (u32 i = 0; i < 2; i++) {
+        const bool is_query = query + 8 * i < queries;
+        own_scales[i] = is_query ? scales[query + 8 * i] : 1.0f;
+        inverse_slacks[i] = is_query ? __fdividef(1.0f, slacks[query + 8 * i]) : 1.0f;
+    }
+    const RankOfProduct rank(metric);
+    const u64 stage_rows = matrix_descriptor(shared_address(stages));
+    const u64 query_rows = matrix_descriptor(shared_address(queries_and_stages) + threadIdx.x / 128 * QUERY_BYTES);
+    // Of the four threads that have two queries and two groups, each keeps one of each.
+    const u32 kept_query = query + t % 2 * 8, kept_group = t / 2;
+    // The best of the block's groups, which go to parts in turn.
+    constexpr u32 TURNS = 2;
+    float best_of_part[TURNS] = {NO_RANK, NO_RANK};
+    u32 turn = 0;
+    Position position;
+#pragma unroll 1
+    for (u32 tile = first_tile + blockIdx.x; tile < end_tile; tile += gridDim.x, turn = (turn + 1) % TURNS) {
+        float own_norms[GROUPS];
+#pragma unroll
+        for (u32 i = 0; i < GROUPS; i++) own_norms[i] = norms[min(tile * TILE + GROUP * i + lane, rows - 1)];
+        float sums[TILE / 8][4];
+        u32 last = 0;
+#pragma unroll
+        for (u32 step = 0; step < STEPS; step++) {
+            if (step >= steps) continue;
+            wait_for(barriers.filled[position.stage], position.parity);
+            asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+            asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+            const u64 from = stage_rows + position.stage * (STAGE_BYTES / 16);
+#pragma unroll
+            for (u32 i = 0; i < PRODUCTS; i++) {
+                const bool adds = step > 0 || i > 0;
+                if (step < STEPS_IN_REGISTERS) {
+                    Corpus::Format::multiply64(sums, numbers[step % STEPS_IN_REGISTERS * PRODUCTS + i], from + product_offset(i), adds);
+                } else {
+                    const u64 of_step = query_rows + (step - STEPS_IN_REGISTERS) * (2 * BLOCK_BYTES / 16);
+                    Corpus::Format::multiply64(sums, of_step + product_offset(i), from + product_offset(i), adds);
+                }
+            }
+            asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+            if (step > 0) {
+                asm volatile("wgmma.wait_group.sync.aligned 1;" ::: "memory");
+                if (lane == 0) arrive(barriers.read[last]);
+            }
+            last = position.stage;
+            position.advance();
+        }
+        asm volatile("wgmma.wait_group.sync.aligned 0;" ::: "memory");
+        if (lane == 0) arrive(barriers.read[last]);
+
+        float value = NO_RANK;
+#pragma unroll
+        for (u32 i = 0; i < GROUPS; i++) {
+            const float own_factor = rank.factor(own_norms[i]), own_penalty = rank.penalty(own_norms[i]);
+            BestTwo best[2];
+#pragma unroll
+            for (u32 j = 0; j < GROUP / 4; j++) {
+                const u32 vector = j / 2 * 8 + 2 * t + j % 2;
+                const bool is_row = tile * TILE + GROUP * i + vector < rows;
+                const float factor = __shfl_sync(ALL_LANES, own_factor, vector);
+                const float penalty = __shfl_sync(ALL_LANES, own_penalty, vector);
+#pragma unroll
+                for (u32 q = 0; q < 2; q++) {
+                    const float product = sums[GROUP / 8 * i + j / 2][2 * q + j % 2];
+                    best[q].add(is_row ? fmaf(-own_scales[q], penalty, product * factor) : NO_RANK, vector);
+                }
+            }
+#pragma unroll
+            for (u32 q = 0; q < 2; q++) {
+                best[q].merge_lanes(1);
+                best[q].merge_lanes(2);
+            }
+            if (kept_group == i) value = t % 2 == 0 ? best[0].packed(inverse_slacks[0]) : best[1].packed(inverse_slacks[1]);
+        }
+        const u32 group = tile * GROUPS + kept_group;
+        if (group >= groups || kept_query >= queries) continue;
+        maxima[u64(kept_query) * groups + group] = value;
+#pragma unroll
+        for (u32 i = 0; i < TURNS; i++)
+            if (i == turn) best_of_part[i] = fmaxf(best_of_part[i], value);
+    }
+    if (kept_query >= queries) return;
+#pragma unroll
+    for (u32 i = 0; i < TURNS; i++) {
+        const u32 part = ((blockIdx.x * TURNS + i) * GROUPS + kept_group) % PARTS;
+        atomicMax(part_maxima + kept_query * PARTS + part, to_ordered(best_of_part[i]));
     }
 }
+} // namespace ring
 #endif
 
 #endif

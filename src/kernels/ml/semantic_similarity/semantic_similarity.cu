@@ -11,7 +11,7 @@
 //
 // 1. similarity_prepare_*: rounds the queries, and bounds the error of each.
 // 2. similarity_scan_*: the best rank of each group, and of each part of the groups; for many queries on Hopper as
-//    `ring_scan.cuh` describes. Or similarity_exact_*, of each group in double precision.
+//    `ring_scan.cuh` and `wide_ring_scan.cuh` describe. Or similarity_exact_*, of each group in double precision.
 // 3. similarity_best_*: the groups that may have one of the best k vectors, the keys of their vectors, in double precision,
 //    and the best of these. Where k is large, and after similarity_exact_*, core/top-k selects the groups, similarity_rank_*
 //    computes the keys of all their vectors, and core/top-k selects the best.
@@ -28,6 +28,7 @@
 #include "ranks.cuh"
 #include "ring_scan.cuh"
 #include "tensor_cores.cuh"
+#include "wide_ring_scan.cuh"
 
 constexpr u32 THREADS = 256;
 constexpr u32 WARPS = THREADS / 32;
@@ -551,12 +552,14 @@ static __device__ void rank(u32 rows, u32 dimension, u32 metric, u32 k, u32 plac
     }
 
 #ifdef __CUDA_ARCH_FEAT_SM90_ALL
-#define SCAN_128(corpus, stages) ring_scan<corpus>
+#define SCAN_128(corpus, stages) ring::ring_scan<corpus>
+#define SCAN_128_OF_F32 wide_ring::ring_scan
 #else
 #define SCAN_128(corpus, stages) scan<corpus, 128, 1, stages, 2, 6>
+#define SCAN_128_OF_F32 SCAN_128(F32, 2)
 #endif
 
-#define ENTRIES(corpus, name, stages)                                                                                   \
+#define ENTRIES(corpus, name, stages, ...)                                                                              \
     extern "C" __global__ void __launch_bounds__(THREADS) similarity_prepare_##name(u32 queries, u32 dimension,          \
         u32 padded, u32 terms, u32 metric, float largest_norm, const float* numbers, u16* rounded, double* norms,        \
         float* scales, float* slacks, u32* part_maxima) {                                                 \
@@ -583,9 +586,9 @@ static __device__ void rank(u32 rows, u32 dimension, u32 metric, u32 k, u32 plac
     }                                                                                                                    \
     SCAN(corpus, name, 8, 256, 2, scan<corpus, 8, 2, 2 * stages, 2, 0>)                                                  \
     SCAN(corpus, name, 64, 256, 1, scan<corpus, 64, 1, 2 * stages, 2, 0>)                                                \
-    SCAN(corpus, name, 128, 384, 1, SCAN_128(corpus, stages))
+    SCAN(corpus, name, 128, 384, 1, __VA_ARGS__)
 
 // As many bytes in flight for each type.
-ENTRIES(F32, f32, 2)
-ENTRIES(F16, f16, 4)
-ENTRIES(Bf16, bf16, 4)
+ENTRIES(F32, f32, 2, SCAN_128_OF_F32)
+ENTRIES(F16, f16, 4, SCAN_128(F16, 4))
+ENTRIES(Bf16, bf16, 4, SCAN_128(Bf16, 4))
