@@ -39,6 +39,7 @@ crate::tests! {
     neural_networks_are_those_of_scipy
     clusters_are_those_of_scikit_learn
     large_sorts_and_selections_are_those_of_the_cpu
+    selections_from_long_rows_are_those_of_the_cpu
     aggregates_are_those_of_pandas
     aggregates_of_many_rows_are_those_of_the_cpu
     volatility_models_are_those_of_arch
@@ -471,6 +472,29 @@ fn large_sorts_and_selections_are_those_of_the_cpu() {
                 let expected = TopK.run_cpu(&input, &RunContext::detached()).unwrap();
                 let output = run_typed::<_, TopKOutput>(&bench, "core/top-k", input);
                 assert!(*output == expected, "{:?}, {rows} rows, {k}, {descending}", values.dtype());
+            }
+        }
+    }
+}
+
+/// Rows that are selected from by the minima of groups, with the first numbers side by side, and with many that are equal.
+fn selections_from_long_rows_are_those_of_the_cpu() {
+    let bench = bench();
+    let mut random = Random::new(10);
+    let len = 9 << 20;
+    let descending: Vec<u32> = (0..len).rev().collect();
+    let few: Vec<i32> = (0..len).map(|_| random.below(5) as i32 - 2).collect();
+    let number = |random: &mut Random| if random.below(3) == 0 { f64::NAN } else { random.number() };
+    let with_nan: Vec<f64> = (0..len).map(|_| number(&mut random)).collect();
+    let equal = vec![-1_i64; len as usize];
+    let arrays: [NumberArray; 4] = [descending.into(), few.into(), with_nan.into(), equal.into()];
+    for values in arrays {
+        for (rows, k) in [(1, 1), (1, 100), (1, 512), (2, 100), (4, 500)] {
+            for largest in [false, true] {
+                let input = TopKInput { values: values.clone(), rows, k, largest };
+                let expected = TopK.run_cpu(&input, &RunContext::detached()).unwrap();
+                let output = run_typed::<_, TopKOutput>(&bench, "core/top-k", input);
+                assert!(*output == expected, "{:?}, {rows} rows, {k}, {largest}", values.dtype());
             }
         }
     }

@@ -1,5 +1,6 @@
 //! The host side on CUDA. `top_k.cu` describes the algorithm.
 
+use super::long_rows::LongRows;
 use super::{TopKInput, TopKOutput};
 use crate::cuda::{Arg, DeviceBuffer, Launch, Module, device_code};
 use crate::kernels::device::radix_sort::{self, sort_with_indices};
@@ -9,9 +10,9 @@ use crate::service::{Buffer, KernelError, LaunchContext};
 pub(in crate::kernels) static MODULE: Module = Module::embedded(device_code!("core/top-k"));
 
 /// Threads of a block, as in `top_k.cu`.
-const THREADS: u32 = 512;
+pub(super) const THREADS: u32 = 512;
 /// Blocks that a multiprocessor holds at a time.
-const BLOCKS_PER_MULTIPROCESSOR: u32 = 2;
+pub(super) const BLOCKS_PER_MULTIPROCESSOR: u32 = 2;
 /// The largest k that a block can keep, as in `top_k.cu`.
 pub(in crate::kernels) const MAX_K: u64 = 1024;
 /// Bytes of numbers of a span: what a block reads before its threads agree on what to do.
@@ -19,7 +20,7 @@ const SPAN_BYTES: u64 = 8 * 64 * THREADS as u64;
 /// Candidates of a span.
 const SPAN_CANDIDATES: u64 = 2 * 4 * THREADS as u64;
 /// The most blocks that the memory of a run is counted for: those of the largest devices.
-const MAX_BLOCKS: u64 = 1024;
+pub(super) const MAX_BLOCKS: u64 = 1024;
 /// Rows and numbers of one launch, unless a row has more: they bound the time that it takes.
 const ROWS_PER_LAUNCH: usize = 1 << 16;
 const NUMBERS_PER_LAUNCH: usize = 1 << 28;
@@ -36,8 +37,8 @@ pub(super) fn device_memory(input: &TopKInput) -> u64 {
             radix_sort::device_memory::<u64>(row_len, true)
         }
     } else {
-        let candidates = MAX_BLOCKS.saturating_mul(input.k.min(len)).saturating_mul(2 * (size + 4));
-        candidates.saturating_add(rows.saturating_mul(size))
+        let (rows, k) = (rows.min(len), input.k.min(len));
+        if size == 4 { select_memory::<u32>(rows, k) } else { select_memory::<u64>(rows, k) }
     };
     len.saturating_mul(size).saturating_add(outputs).saturating_add(scratch)
 }
@@ -89,14 +90,15 @@ pub(in crate::kernels) fn select_rows<T: OrderedNumber>(
 /// Bytes of device memory that [`select_rows`] takes besides its output.
 pub(in crate::kernels) fn select_memory<T>(rows: u64, k: u64) -> u64 {
     let size = size_of::<T>() as u64;
-    MAX_BLOCKS.saturating_mul(k).saturating_mul(2 * (size + 4)).saturating_add(rows.saturating_mul(size))
+    let candidates = MAX_BLOCKS.saturating_mul(k).saturating_mul(2 * (size + 4));
+    candidates.saturating_add(rows.saturating_mul(size)).max(LongRows::memory::<T>(rows, k))
 }
 
 /// A selection from rows of the same length.
-struct Select {
-    rows: usize,
-    k: usize,
-    order: SortOrder,
+pub(super) struct Select {
+    pub(super) rows: usize,
+    pub(super) k: usize,
+    pub(super) order: SortOrder,
 }
 
 /// Ordered bits or, in the output, numbers; and their indices.
@@ -111,6 +113,9 @@ impl Select {
         output: Entries<T>,
         cuda: &mut LaunchContext<'_>,
     ) -> Result<(), KernelError> {
+        if let Some(long_rows) = LongRows::new(self, numbers, row_len, cuda) {
+            return long_rows.run(self, numbers, row_len, &output, cuda);
+        }
         let bounds = cuda.upload(&vec![!T::Bits::ZERO; self.rows])?;
         let bytes = row_len as u64 * size_of::<T>() as u64;
         let mut parts = self.parts(bytes.div_ceil(SPAN_BYTES), cuda);

@@ -18,13 +18,18 @@
 //! a radix select, and share their bounds; it is close to GridSelect of Zhang, Naruse, Li and Wang, *Parallel top-K
 //! algorithms on GPU: a comprehensive study and new methods* (2023). Both read the input once; numbers in random order take
 //! O(n + k log k) a row. Those in the worst order, in which each is better than the one before, take several times as long.
-//! On CUDA, each row is sorted where k is above 1024.
+//!
+//! Rows of 4 MiB and more, where k is at most 512, are read by all blocks of a CUDA device at a time for the minima of groups,
+//! which bound the first k, and then only few groups are read again: Gaihre et al., *Dr. Top-k: delegate-centric top-k on
+//! GPUs* (2021). The order of the numbers matters little there. On CUDA, each row is sorted where k is above 1024.
 //!
 //! Errors: no `rows`, or not as many for each row; `k` of 0, or larger than a row; a row of 2^32 numbers or more.
 
 mod cases;
 #[cfg(feature = "cuda")]
 pub(in crate::kernels) mod cuda;
+#[cfg(feature = "cuda")]
+mod long_rows;
 pub mod select;
 
 use schemars::JsonSchema;
