@@ -73,6 +73,14 @@ impl BackendChoice {
     }
 }
 
+/// Writes the times and the reason, the chosen backend first: `CPU 12.0µs, CUDA 85.0µs (predicted)`.
+impl fmt::Display for BackendChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { reason, predicted: [(chosen, time), (other, other_time)] } = self;
+        write!(f, "{chosen} {time:.1?}, {other} {other_time:.1?} ({})", reason.as_str())
+    }
+}
+
 /// The reason of a [`BackendChoice`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

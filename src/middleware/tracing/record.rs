@@ -8,7 +8,7 @@ use tracing::{Level, Span};
 use super::{TracingLayer, scope};
 use crate::error::{AnyError, ErrorKind};
 use crate::request::limits::name_prefix;
-use crate::request::{RequestContext, ResponseContext};
+use crate::request::{Execution, RequestContext, ResponseContext};
 use crate::text;
 
 /// Creates a span named `request` with the given fields, and with those that are recorded later: tracing takes the values
@@ -35,8 +35,6 @@ macro_rules! request_span {
             execution.duration = tracing::field::Empty,
             execution.batch_size = tracing::field::Empty,
             execution.choice = tracing::field::Empty,
-            execution.predicted = tracing::field::Empty,
-            execution.predicted_elsewhere = tracing::field::Empty,
             execution.device_upload = tracing::field::Empty,
             execution.device_kernel = tracing::field::Empty,
             execution.device_download = tracing::field::Empty,
@@ -56,14 +54,14 @@ pub(super) fn span<R: RequestContext>(settings: TracingLayer, request: &R) -> Sp
     let server_span = scope::current().filter(|_| settings.kind == SERVER);
     let span = server_span.unwrap_or_else(|| new_span(settings, request.tenant()));
     if !span.is_disabled() {
-        span.record("otel.name", name_prefix(request.operation()));
-        span.record("priority", request.priority().as_str());
-        if let Some(bytes) = request.payload_bytes() {
-            span.record("request.size", bytes);
-        }
-        if let Some(operands) = request.operand_names() {
-            span.record("request.operands", operands);
-        }
+        // Together, as the subscriber looks up the span each time.
+        tracing::record_all!(
+            span,
+            otel.name = name_prefix(request.operation()),
+            priority = request.priority().as_str(),
+            request.size = request.payload_bytes(),
+            request.operands = request.operand_names(),
+        );
         if let Some(context) = request.trace_context() {
             span.record("trace_id", format_args!("{:032x}", context.trace_id()));
             span.record("parent_span_id", format_args!("{:016x}", context.parent_id()));
@@ -95,25 +93,22 @@ where
     T: ResponseContext,
     E: AnyError,
 {
-    let response = match result {
-        Ok(response) => response,
+    let (response, execution) = match result {
+        Ok(response) => (response, response.execution()),
         Err(error) => return failure(span, error.classify().kind, error),
     };
-    if let Some(bytes) = response.payload_bytes() {
-        span.record("response.size", bytes);
-    }
-    if let Some(execution) = response.execution() {
-        span.record("execution.backend", execution.backend);
-        span.record("execution.device", execution.device);
-        span.record("execution.queued", execution.queued.as_secs_f64());
-        span.record("execution.duration", execution.executed.as_secs_f64());
-        span.record("execution.batch_size", execution.batch_size);
-        if let Some(choice) = execution.choice() {
-            let [(_, predicted), (_, elsewhere)] = choice.predicted;
-            span.record("execution.choice", choice.reason.as_str());
-            span.record("execution.predicted", predicted.as_secs_f64());
-            span.record("execution.predicted_elsewhere", elsewhere.as_secs_f64());
-        }
+    // Together, as the subscriber looks up the span each time.
+    tracing::record_all!(
+        span,
+        response.size = response.payload_bytes(),
+        execution.backend = execution.map(|execution| execution.backend),
+        execution.device = execution.and_then(|execution| execution.device),
+        execution.queued = execution.map(|execution| execution.queued.as_secs_f64()),
+        execution.duration = execution.map(|execution| execution.executed.as_secs_f64()),
+        execution.batch_size = execution.map(|execution| execution.batch_size),
+        execution.choice = execution.and_then(Execution::choice).map(tracing::field::display),
+    );
+    if let Some(execution) = execution {
         let operands = execution.operands();
         if !operands.is_empty() && !span.is_disabled() {
             span.record("execution.operands", text::list(operands.iter()));
