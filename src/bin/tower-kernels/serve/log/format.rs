@@ -3,24 +3,23 @@
 //! Values can come from clients, so their length is limited and control characters are escaped, which the formatters of
 //! `tracing-subscriber` do not do.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::sync::Arc;
 
 use tracing::{Event, Level, Metadata, Subscriber};
-use tracing_subscriber::field::{RecordFields, VisitOutput};
+use tracing_subscriber::field::VisitOutput;
 use tracing_subscriber::fmt::format::{DefaultVisitor, Writer};
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
-use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, FormattedFields};
+use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::repeats::Repeats;
+use super::span_fields::SpanFields;
 use super::values::{Bounded, Json, Text, write_json};
 use crate::config::LogFormat;
 
 /// Maximum bytes of the fields of an event; further ones are omitted.
 pub(super) const MAX_EVENT: usize = 16 * 1024;
-/// Maximum bytes of the fields of a span; further ones are omitted.
-const MAX_SPAN: usize = 4 * 1024;
 
 /// Writes a line for each event that is not suppressed as a repeat.
 #[derive(Debug)]
@@ -82,8 +81,13 @@ where
         for span in scope.from_root() {
             writer.write_str(span.name())?;
             let extensions = span.extensions();
-            if let Some(fields) = extensions.get::<FormattedFields<N>>().filter(|fields| !fields.fields.is_empty()) {
-                write!(writer, "{{{}}}", fields.fields)?;
+            if let Some(fields) = extensions.get::<SpanFields>().filter(|fields| !fields.is_empty()) {
+                writer.write_char('{')?;
+                let visitor = DefaultVisitor::new(writer.by_ref(), true);
+                let mut text = Text { visitor, keeps_lines: false };
+                fields.record(&mut text);
+                text.visitor.finish()?;
+                writer.write_char('}')?;
             }
             writer.write_char(':')?;
         }
@@ -122,8 +126,11 @@ where
             current = spans.len();
             spans.push('{');
             let extensions = span.extensions();
-            if let Some(fields) = extensions.get::<FormattedFields<N>>().filter(|fields| !fields.fields.is_empty()) {
-                write!(spans, "{},", fields.fields)?;
+            if let Some(fields) = extensions.get::<SpanFields>().filter(|fields| !fields.is_empty()) {
+                let mut json = Json::new(Writer::new(&mut spans), true);
+                fields.record(&mut json);
+                json.result?;
+                spans.push(',');
             }
             spans.push_str("\"name\":");
             write_json(&mut spans, span.name())?;
@@ -150,47 +157,4 @@ fn write_request(writer: &mut Writer<'_>, spans: &str, written: [bool; REQUEST.l
         }
     }
     Ok(())
-}
-
-/// Formats the fields of spans: in JSON as members without braces, so that more can follow.
-#[derive(Debug)]
-pub(super) struct Fields {
-    format: LogFormat,
-}
-
-impl Fields {
-    pub(super) fn new(format: LogFormat) -> Self {
-        Self { format }
-    }
-
-    fn write<R: RecordFields>(&self, writer: Writer<'_>, fields: R, max: usize, is_first: bool) -> fmt::Result {
-        match self.format {
-            LogFormat::Text => {
-                let visitor = DefaultVisitor::new(writer, is_first);
-                let mut bounded = Bounded::new(Text { visitor, keeps_lines: false }, max, false);
-                fields.record(&mut bounded);
-                bounded.into.visitor.finish()
-            }
-            LogFormat::Json => {
-                let mut bounded = Bounded::new(Json::new(writer, is_first), max, false);
-                fields.record(&mut bounded);
-                bounded.into.result
-            }
-        }
-    }
-}
-
-impl<'writer> FormatFields<'writer> for Fields {
-    fn format_fields<R: RecordFields>(&self, writer: Writer<'writer>, fields: R) -> fmt::Result {
-        self.write(writer, fields, MAX_SPAN, true)
-    }
-
-    fn add_fields(
-        &self,
-        current: &'writer mut FormattedFields<Self>,
-        fields: &tracing::span::Record<'_>,
-    ) -> fmt::Result {
-        let (max, is_first) = (MAX_SPAN.saturating_sub(current.fields.len()), current.fields.is_empty());
-        self.write(current.as_writer(), fields, max, is_first)
-    }
 }

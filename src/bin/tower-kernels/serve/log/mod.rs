@@ -13,6 +13,7 @@
 mod format;
 mod metrics;
 mod repeats;
+mod span_fields;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -26,8 +27,9 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use self::format::{Fields, Lines};
+use self::format::Lines;
 use self::repeats::Repeats;
+use self::span_fields::KeepSpanFields;
 use self::writer::{Queue, Writer};
 use crate::config::Log;
 
@@ -55,10 +57,9 @@ impl Logger {
         let layer = tracing_subscriber::fmt::layer()
             .with_ansi(std::io::stderr().is_terminal())
             .event_format(Lines::new(log.format, Arc::clone(&repeats)))
-            .fmt_fields(Fields::new(log.format))
             .log_internal_errors(false)
             .with_writer(queue.clone());
-        tracing_subscriber::registry().with(filter).with(layer).try_init()?;
+        tracing_subscriber::registry().with(filter).with(KeepSpanFields::new(layer)).try_init()?;
         std::panic::set_hook(Box::new(panicked));
         let writer = Writer::spawn(queue, Arc::clone(&repeats))?;
         Ok(Self { repeats, writer })

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use tracing::Level;
 
-use super::format::{Fields, Lines, MAX_EVENT};
+use super::format::{Lines, MAX_EVENT};
 use super::repeats::Repeats;
+use super::span_fields::KeepSpanFields;
 use super::values::{MAX_VALUE, is_unsafe};
 use super::writer::Queue;
 use crate::config::LogFormat;
@@ -21,9 +22,8 @@ fn lines(format: LogFormat, max_repeats: u64, events: impl FnOnce()) -> String {
     let layer = tracing_subscriber::fmt::layer()
         .with_ansi(false)
         .event_format(Lines::new(format, Arc::clone(&repeats)))
-        .fmt_fields(Fields::new(format))
         .with_writer(queue.clone());
-    tracing::subscriber::with_default(tracing_subscriber::registry().with(layer), || {
+    tracing::subscriber::with_default(tracing_subscriber::registry().with(KeepSpanFields::new(layer)), || {
         events();
         repeats.log_summaries(true);
     });

@@ -51,6 +51,10 @@ impl<V: Values> Bounded<V> {
         }
     }
 
+    pub(super) fn remaining(&self) -> usize {
+        self.remaining
+    }
+
     fn take(&mut self, bytes: usize) {
         self.remaining = self.remaining.saturating_sub(bytes);
     }
