@@ -133,7 +133,8 @@ impl<S> KernelRouter<S> {
     {
         let cors_enabled = self.state.config.cors_enabled;
         let routes = self.routes();
-        if cors_enabled { routes.layer(cors::layer()) } else { routes }
+        let router = if cors_enabled { routes.layer(cors::layer()) } else { routes };
+        prepared(router)
     }
 
     /// Builds the router inside of a layer, such as one that authenticates.
@@ -169,7 +170,8 @@ impl<S> KernelRouter<S> {
         let cors_enabled = self.state.config.cors_enabled;
         let (routes, layer) = (self.routes(), Stack::new(layer, RequestIdLayer));
         // One layer, as each costs the router a box per request.
-        if cors_enabled { routes.layer(Stack::new(layer, cors::layer())) } else { routes.layer(layer) }
+        let router = if cors_enabled { routes.layer(Stack::new(layer, cors::layer())) } else { routes.layer(layer) };
+        prepared(router)
     }
 
     fn routes(self) -> Router
@@ -178,13 +180,13 @@ impl<S> KernelRouter<S> {
     {
         let Self { service, mut state } = self;
         if state.metrics.is_some() {
-            return routes(Rest { service, state: Arc::new(state) });
+            return routes(Rest::new(service, state));
         }
         let layer = metrics_of(&state.registry);
         state.metrics = Some(layer.handle());
         // The handler drops the call at the deadline. Without the timeout inside, metrics would count it as cancelled.
         let service = layer.layer(TimeoutLayer::new(state.limits.timeout).layer(service));
-        routes(Rest { service, state: Arc::new(state) })
+        routes(Rest::new(service, state))
     }
 }
 
@@ -193,11 +195,19 @@ impl<S> KernelRouter<S> {
 fn routes<S: RestService + Sync>(rest: Rest<S>) -> Router {
     let operations = enabled_operations(&rest.state);
     let paths: BTreeSet<_> = operations.map(|operation| axum_path(operation.full_path(&rest.state.config))).collect();
+    // axum clones a handler several times for a request.
+    let rest = Arc::new(rest);
     let handler = move |request: Request| respond(rest, request);
     // `/` is left to the fallback, so that a router that is merged with this one can have a route there.
     let paths = paths.into_iter().filter(|path| path != "/");
     let router = paths.fold(Router::new(), |router, path| router.route(&path, any(handler.clone())));
     router.fallback(handler)
+}
+
+/// Makes services of the handlers now. axum does so for each request to a router that was never given a state, unless
+/// `axum::serve` serves it.
+fn prepared(router: Router) -> Router {
+    router.with_state(())
 }
 
 /// The path of a route in axum's form, where nothing can follow a parameter of several segments.
@@ -211,13 +221,13 @@ fn axum_path(path: String) -> String {
     }
 }
 
-async fn respond<S: RestService>(rest: Rest<S>, mut request: Request) -> Response {
+async fn respond<S: RestService>(rest: Arc<Rest<S>>, mut request: Request) -> Response {
     if request.uri().path() == "/"
         && let Some(path) = request.extensions().get::<NestedPath>().map(|path| path.as_str().to_owned())
     {
         request.extensions_mut().insert(MountPath(path));
     }
-    rest.respond(request).await.map(Body::new)
+    Rest::clone(&rest).respond(request).await.map(Body::new)
 }
 
 /// Creates the metrics of these kernels.

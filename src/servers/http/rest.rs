@@ -20,13 +20,20 @@ use crate::servers::unread_body::UnreadBody;
 /// The service that runs kernels, and the state of the handlers.
 #[derive(Clone, Debug)]
 pub(crate) struct Rest<S> {
-    pub(crate) service: S,
+    /// Boxed, as it is moved from one future into the next, and a pipeline is large.
+    pub(crate) service: Box<S>,
     pub(crate) state: Arc<RestState>,
 }
 
 /// Extension of requests: the path that the API is nested at, which is not in the request's URI.
 #[derive(Clone, Debug)]
 pub(crate) struct MountPath(pub(crate) String);
+
+impl<S> Rest<S> {
+    pub(crate) fn new(service: S, state: RestState) -> Self {
+        Self { service: Box::new(service), state: Arc::new(state) }
+    }
+}
 
 impl<S: RestService> Rest<S> {
     /// Responds to a request: finds its [route](Routes), calls the handler, and discards what is unread of the body.

@@ -46,8 +46,7 @@ impl<S> KernelHttpService<S> {
     /// gets `deadline_exceeded`.
     pub fn with_service(service: S, kernels: &impl KernelSource) -> Self {
         let config = RouterConfig { max_request_size: MAX_REQUEST_SIZE, ..RouterConfig::default() };
-        let state = Arc::new(RestState::new(kernels, config));
-        Self { rest: Rest { service, state } }
+        Self { rest: Rest::new(service, RestState::new(kernels, config)) }
     }
 
     rest_setters!();
