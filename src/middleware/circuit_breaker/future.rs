@@ -113,19 +113,19 @@ impl CallGuard {
 
     /// Counts the outcome, unless it is counted.
     fn count(&mut self, end: End) {
+        let Some(admission) = self.admission.take() else { return };
         let now = clock::read();
-        match self.admission.take() {
-            Some(Admission::Circuit { circuit, generation, tenant }) => {
+        match admission {
+            Admission::Circuit { circuit, generation, tenant } => {
                 circuit.end(generation, tenant.as_ref(), self.outcome(end, &circuit.config, now), now);
             }
-            Some(Admission::NewKey(new)) => {
+            Admission::NewKey(new) => {
                 if let Some(outcome) = self.outcome(end, &new.circuits.shared.config, now)
                     && let Some(circuit) = new.circuits.get_or_create(&new.key, now)
                 {
                     circuit.end_first(new.tenant.as_ref(), Some(outcome), now);
                 }
             }
-            None => {}
         }
     }
 

@@ -92,15 +92,25 @@ impl Stream {
         }
     }
 
-    /// Whether a request is in flight. If one was since the last check, `since` is set to now.
+    /// Whether a request is in flight. If one has ended since the last check, `since` is set to now.
     fn is_busy(&mut self) -> bool {
-        let state_changes = self.tracker.state_changes();
-        if state_changes != self.state_changes {
-            self.state_changes = state_changes;
+        let has_changed = self.note_state_changes();
+        let is_busy = self.state_changes % 2 == 1;
+        if has_changed && !is_busy {
             self.since = Instant::now();
-            self.in_head = false;
         }
-        state_changes % 2 == 1
+        is_busy
+    }
+
+    /// Whether a request has begun or ended since the last check.
+    fn note_state_changes(&mut self) -> bool {
+        let state_changes = self.tracker.state_changes();
+        if state_changes == self.state_changes {
+            return false;
+        }
+        self.state_changes = state_changes;
+        self.in_head = false;
+        true
     }
 
     fn is_http2(&self) -> bool {
@@ -176,6 +186,8 @@ impl Stream {
     fn watch_write(&mut self, written: Poll<io::Result<usize>>, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         if let Poll::Ready(written) = written {
             self.writing.record_read(*written.as_ref().unwrap_or(&0));
+            // The request has ended if this is its last part, so that the clock is read once for both.
+            self.note_state_changes();
             self.since = Instant::now();
             return Poll::Ready(written);
         }
