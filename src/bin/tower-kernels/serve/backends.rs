@@ -48,6 +48,10 @@ fn devices(config: &Config) -> Result<CudaDevices, Unavailable> {
 
 /// Logs each lost CUDA device. Completes at the first one if `exit`, else never.
 pub(super) async fn device_lost(local: &Local, exit: bool) -> String {
+    if matches!(local.status().cuda, CudaState::Off { .. }) {
+        // It stays off: an idle server need not wake up to see that.
+        return std::future::pending().await;
+    }
     let mut watch = LostDevices::default();
     loop {
         let why = watch
