@@ -36,16 +36,24 @@ impl<V: Values> Bounded<V> {
         Self { into, remaining, is_own, value: String::new() }
     }
 
-    fn pass(&mut self, field: &Field, value: fmt::Arguments<'_>, quoted: bool) {
+    /// Maximum bytes of a value of this field; `None` if it is omitted.
+    fn max(&self, field: &Field) -> Option<usize> {
+        if self.remaining == 0 || field.name().starts_with("otel.") {
+            return None;
+        }
         let max = match field.name() {
             _ if self.is_own => MAX_OWN,
             "message" | "exception.message" | "error" | "reason" | "path" => MAX_SENTENCE,
             "backtrace" => MAX_OWN,
             _ => MAX_VALUE,
         };
-        if self.remaining > 0 && !field.name().starts_with("otel.") {
+        Some(max.min(self.remaining))
+    }
+
+    fn pass(&mut self, field: &Field, value: fmt::Arguments<'_>, quoted: bool) {
+        if let Some(max) = self.max(field) {
             self.value.clear();
-            push_truncated(&mut self.value, value, max.min(self.remaining));
+            push_truncated(&mut self.value, value, max);
             self.take(self.value.len() + field.name().len());
             self.into.text(field, &self.value, quoted);
         }
@@ -81,7 +89,14 @@ impl<V: Values> Visit for Bounded<V> {
     }
 
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.pass(field, format_args!("{value}"), field.name() != "message");
+        let quoted = field.name() != "message";
+        // The fields of a request's span are short, and are not formatted for nothing.
+        if self.max(field).is_some_and(|max| value.len() <= max) {
+            self.take(value.len() + field.name().len());
+            self.into.text(field, value, quoted);
+        } else {
+            self.pass(field, format_args!("{value}"), quoted);
+        }
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
