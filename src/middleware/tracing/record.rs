@@ -128,10 +128,9 @@ where
 
 /// Records that a call was dropped. Must be called inside its span.
 pub(super) fn dropped(span: &Span) {
-    if std::thread::panicking() {
-        failure(span, ErrorKind::Internal, &"the service panicked");
-    } else {
-        failure(span, ErrorKind::Cancelled, &"dropped before completion");
+    match std::thread::panicking() {
+        true => failure(span, ErrorKind::Internal, &"the service panicked"),
+        false => failure(span, ErrorKind::Cancelled, &"dropped before completion"),
     }
 }
 
