@@ -163,6 +163,7 @@ fn a_kernel_is_measured_in_process_over_rest_and_over_grpc_in_every_form() {
         &["--payload", "tensors"],
         &["--payload", "typed"],
         &["--rest", &rest],
+        &["--rest", &rest, "--tensors"],
         &["--grpc", &grpc],
         &["--grpc", &grpc, "--payload", "tensors"],
     ] {
@@ -174,6 +175,11 @@ fn a_kernel_is_measured_in_process_over_rest_and_over_grpc_in_every_form() {
         let quantiles = ["p50", "p90", "p99", "p999", "max"].map(|name| latency[name].as_u64().unwrap());
         assert!(quantiles[0] > 0 && quantiles.is_sorted(), "{place:?}: {quantiles:?}");
         assert!(text(&output.stdout).contains("succeeded 500"), "{}", text(&output.stdout));
+        assert_eq!(
+            run["payload"] == "tensors",
+            place.contains(&"tensors") || place.contains(&"--tensors"),
+            "{place:?}"
+        );
         assert_eq!(run["bytes_received"].as_u64().unwrap() > 0, !place.contains(&"typed"), "{place:?}");
         assert_eq!(text(&output.stderr), "", "there is no progress line without a terminal");
     }
@@ -260,6 +266,7 @@ fn requests_that_cannot_succeed_fail_at_once_and_nothing_is_measured() {
         (&["linalg/none", "-i", &input], 4, "no kernel has the id"),
         (&["linalg/none", "-i", &input, "--rest", &rest], 4, "not_found"),
         (&["linalg/none", "-i", &input, "--grpc", &grpc, "--payload", "tensors"], 4, "not_found"),
+        (&["linalg/none", "-i", &input, "--rest", &rest, "--tensors"], 4, "not_found"),
         (&["orderbook/matching", "-i", &input], 5, "ring kernel"),
         (&["linalg/saxpy", "-i", &input, "--rest", &nobody], 7, "connection"),
         (&["linalg/saxpy", "-i", &input, "--grpc", &nobody], 7, "connection"),

@@ -42,6 +42,10 @@ pub(crate) struct Args {
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t = PayloadFormat::Json)]
     payload: PayloadFormat,
 
+    /// Send tensors: short for --payload tensors.
+    #[arg(long, conflicts_with = "payload")]
+    tensors: bool,
+
     /// Maximum number of requests in flight; over REST each has its own connection [default: 32, or 256 with --rate].
     #[arg(short, long, value_name = "N", value_parser = positive)]
     concurrency: Option<usize>,
@@ -97,7 +101,7 @@ pub(crate) struct Args {
 pub(super) enum PayloadFormat {
     /// JSON.
     Json,
-    /// Tensors; in process and over gRPC only.
+    /// Tensors.
     Tensors,
     /// The kernel's own type, without encoding; in process only.
     Typed,
@@ -139,20 +143,18 @@ impl Args {
         let (Some(kernel), Some(input)) = (self.kernel, self.input) else {
             return Err("ID and --input are required".to_owned());
         };
-        let (format, connection) = (self.payload, self.connection);
+        let format = if self.tensors { PayloadFormat::Tensors } else { self.payload };
+        let connection = self.connection;
         let (has_headers, has_cacert) = (!connection.headers.is_empty(), connection.cacert.is_some());
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let (destination, threads) = match (self.rest, self.grpc) {
             (None, None) if !has_headers && !has_cacert => (Destination::InProcess { kernel, format }, processors),
             (None, None) if !has_headers => return Err("--cacert needs --rest or --grpc".to_owned()),
             (None, None) => return Err("--header needs --rest or --grpc".to_owned()),
-            (Some(url), _) if format == PayloadFormat::Json => {
-                (Destination::Rest { url, kernel, connection }, processors.div_ceil(2))
+            (Some(_), _) | (_, Some(_)) if format == PayloadFormat::Typed => {
+                return Err("--payload typed works in process only, without --rest and --grpc".to_owned());
             }
-            (Some(_), _) => return Err("--payload must be json with --rest".to_owned()),
-            (None, Some(_)) if format == PayloadFormat::Typed => {
-                return Err("--payload typed works in process only, without --grpc".to_owned());
-            }
+            (Some(url), _) => (Destination::Rest { url, kernel, format, connection }, processors.div_ceil(2)),
             (None, Some(url)) => {
                 let channels = self.channels;
                 (Destination::Grpc { url, kernel, format, connection, channels }, processors.div_ceil(2))
@@ -242,7 +244,8 @@ mod tests {
             &["--compare", "a.json"],
             &["--compare", "a.json", "b.json", "-n", "1"],
             &[&id[..], &["--rest", "http://a", "--grpc", "http://b"]].concat(),
-            &[&id[..], &["--rest", "http://a", "--payload", "tensors"]].concat(),
+            &[&id[..], &["--rest", "http://a", "--payload", "typed"]].concat(),
+            &[&id[..], &["--tensors", "--payload", "json"]].concat(),
             &[&id[..], &["--grpc", "http://a", "--payload", "typed"]].concat(),
             &[&id[..], &["--header", "a: b"]].concat(),
             &[&id[..], &["--cacert", "ca.crt"]].concat(),

@@ -15,7 +15,7 @@ use std::fmt;
 #[derive(Debug)]
 pub(super) enum Destination {
     InProcess { kernel: String, format: PayloadFormat },
-    Rest { url: String, kernel: String, connection: ConnectionArgs },
+    Rest { url: String, kernel: String, format: PayloadFormat, connection: ConnectionArgs },
     Grpc { url: String, kernel: String, format: PayloadFormat, connection: ConnectionArgs, channels: usize },
 }
 
@@ -27,8 +27,7 @@ impl Destination {
 
     pub(super) fn format(&self) -> PayloadFormat {
         match self {
-            Self::InProcess { format, .. } | Self::Grpc { format, .. } => *format,
-            Self::Rest { .. } => PayloadFormat::Json,
+            Self::InProcess { format, .. } | Self::Rest { format, .. } | Self::Grpc { format, .. } => *format,
         }
     }
 }
@@ -56,9 +55,9 @@ pub(super) async fn connect(destination: &Destination, input: &[u8]) -> Result<T
         Destination::InProcess { kernel, format } => {
             Target::InProcess(Box::new(in_process::InProcess::new(kernel, *format, document)?))
         }
-        Destination::Rest { url, kernel, connection } => {
+        Destination::Rest { url, kernel, format, connection } => {
             let server = RestServer::new(url, connection.cacert.as_deref())?;
-            Target::Rest(rest::Rest::new(server, kernel, &connection.headers, document)?)
+            Target::Rest(rest::Rest::new(server, kernel, *format, &connection.headers, document).await?)
         }
         Destination::Grpc { url, kernel, format, connection, channels } => {
             let server = grpc::Server::new(url, connection.cacert.as_deref())?;

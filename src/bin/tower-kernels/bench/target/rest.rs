@@ -1,4 +1,4 @@
-//! The REST target: `POST /execute`, with one connection per client.
+//! The REST target: `POST /execute` with JSON or tensors, with one connection per client.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -6,20 +6,26 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
+use http::request::Builder;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use serde_json::value::RawValue;
+use tokio::task::LocalSet;
+use tower_kernels::service::{DType, Tensors};
 
+use super::super::args::PayloadFormat;
+use super::payload::tensors;
 use super::{Client, ClientFactory, NOT_AN_OUTPUT, not_json};
 use crate::client::{CONNECTION, Failure, RestServer, problem};
 
-/// `output` must begin within this many bytes of a response.
+/// The output must begin within this many bytes of a response.
 const MAX_PREFIX: usize = 1 << 10;
 
-/// The beginning of a kernel's output in a response.
-const OUTPUT: &[u8] = b"\"output\":";
+/// The length of the JSON before the tensors of a body.
+const HEAD_LENGTH: &str = "inference-header-content-length";
 
 pub(in super::super) struct Rest(Arc<Shared>);
 
@@ -28,9 +34,22 @@ struct Shared {
     server: RestServer,
     request: Request<Full<Bytes>>,
     kernel: String,
+    format: Format,
     /// Whether one response has been fully parsed and was an output of the kernel.
     verified: AtomicBool,
 }
+
+/// What the responses look like.
+struct Format {
+    content_type: &'static str,
+    /// The beginning of a kernel's output.
+    output: &'static [u8],
+    /// The end of a response, if it is always the same.
+    end: Option<u8>,
+}
+
+const JSON: Format = Format { content_type: "application/json", output: b"\"output\":", end: Some(b'}') };
+const TENSORS: Format = Format { content_type: "application/octet-stream", output: b"\"outputs\":", end: None };
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -39,22 +58,87 @@ struct Document<'a> {
 }
 
 impl Rest {
-    pub(super) fn new(
+    pub(super) async fn new(
         server: RestServer,
         kernel: &str,
+        format: PayloadFormat,
         headers: &[(HeaderName, HeaderValue)],
         document: &str,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let input = serde_json::from_str(document).map_err(|error| not_json(&error))?;
-        let body = serde_json::to_vec(&Document { kernel_id: kernel, input })?;
-        // On a raw connection the request target is a path and the host is a header.
-        let mut request = Request::post(server.path("/execute"))
-            .header(HOST, server.authority())
-            .header(CONTENT_TYPE, "application/json")
-            .body(Full::new(Bytes::from(body)))?;
-        request.headers_mut().extend(headers.iter().cloned());
+        let post = addressed(&server, Request::post(server.path("/execute")), headers);
+        let (format, post, body) = match format {
+            PayloadFormat::Json => {
+                let input = serde_json::from_str(document).map_err(|error| not_json(&error))?;
+                (JSON, post, serde_json::to_vec(&Document { kernel_id: kernel, input })?)
+            }
+            // JSON has no number types; they are in the kernel's schema.
+            PayloadFormat::Tensors | PayloadFormat::Typed => {
+                let schema = input_schema(&server, kernel, headers).await?;
+                let (head_length, body) = tensor_body(kernel, &tensors(&schema, document)?)?;
+                (TENSORS, post.header(HEAD_LENGTH, head_length), body)
+            }
+        };
+        let request = post.header(CONTENT_TYPE, format.content_type).body(Full::new(Bytes::from(body)))?;
         let (kernel, verified) = (kernel.to_owned(), AtomicBool::new(false));
-        Ok(Self(Arc::new(Shared { server, request, kernel, verified })))
+        Ok(Self(Arc::new(Shared { server, request, kernel, format, verified })))
+    }
+}
+
+/// Adds the host and the headers of all requests. On a raw connection the request target is a path and the host is a header.
+fn addressed(server: &RestServer, request: Builder, headers: &[(HeaderName, HeaderValue)]) -> Builder {
+    let request = request.header(HOST, server.authority());
+    headers.iter().fold(request, |request, (name, value)| request.header(name, value))
+}
+
+/// Gets the JSON Schema of a kernel's input from the server.
+async fn input_schema(
+    server: &RestServer,
+    kernel: &str,
+    headers: &[(HeaderName, HeaderValue)],
+) -> Result<serde_json::Value, Box<dyn Error + Send + Sync>> {
+    #[derive(Deserialize)]
+    struct Description {
+        input_schema: serde_json::Value,
+    }
+    let get = addressed(server, Request::get(server.path(&format!("/kernels/{kernel}"))), headers);
+    let request = get.body(Full::new(Bytes::new()))?;
+    let failed = |error: hyper::Error| Failure::from_error(CONNECTION, &error);
+    // The task of a connection is local.
+    let local = LocalSet::new();
+    let response = local.run_until(async {
+        let mut connection = server.connect().await?;
+        let (head, body) = connection.send_request(request).await.map_err(failed)?.into_parts();
+        if head.status.is_success() {
+            Ok(body.collect().await.map_err(failed)?.to_bytes())
+        } else {
+            Err(problem(head.status.as_u16(), body).await)
+        }
+    });
+    let description: Description = serde_json::from_slice(&response.await?)
+        .map_err(|error| not_an_output(format!("the description of the kernel does not parse: {error}")))?;
+    Ok(description.input_schema)
+}
+
+/// Writes a body of tensors: the length of its JSON head, and the head and the tensors.
+fn tensor_body(kernel: &str, tensors: &Tensors) -> Result<(usize, Vec<u8>), serde_json::Error> {
+    let inputs: Vec<_> = tensors
+        .iter()
+        .map(|(name, tensor)| {
+            let parameters = json!({ "binary_data_size": tensor.data().len() });
+            json!({ "name": name, "datatype": datatype(tensor.dtype()), "shape": tensor.shape(), "parameters": parameters })
+        })
+        .collect();
+    let mut body = serde_json::to_vec(&json!({ "kernel_id": kernel, "inputs": inputs }))?;
+    let head_length = body.len();
+    tensors.iter().for_each(|(_, tensor)| body.extend_from_slice(tensor.data()));
+    Ok((head_length, body))
+}
+
+/// Returns the name of an element type in the Open Inference Protocol: `FP32` for `float32`.
+fn datatype(dtype: DType) -> String {
+    match dtype {
+        DType::Bf16 => "BF16".to_owned(),
+        dtype => dtype.as_str().replace("float", "FP").to_uppercase(),
     }
 }
 
@@ -95,7 +179,7 @@ impl Client for RestClient {
             return Err(failure);
         }
         let bytes = if self.shared.verified.load(Ordering::Relaxed) {
-            let mut shape = Shape::default();
+            let mut shape = Shape::new(&self.shared.format);
             while let Some(frame) = body.frame().await {
                 if let Ok(data) = frame.map_err(failed)?.into_data() {
                     shape.add(&data);
@@ -122,13 +206,24 @@ impl Shared {
             #[serde(borrow, rename = "output")]
             _output: &'a RawValue,
         }
-        let mut shape = Shape::default();
+        #[derive(Deserialize)]
+        struct TensorHead {
+            kernel_id: String,
+        }
+        let mut shape = Shape::new(&self.format);
         shape.add(body);
         shape.check(headers)?;
-        let response: Response<'_> =
-            serde_json::from_slice(body).map_err(|error| not_an_output(format!("its body does not parse: {error}")))?;
-        if response.kernel_id != self.kernel {
-            return Err(not_an_output(format!("it is the output of `{}`", excerpt(response.kernel_id.as_bytes()))));
+        let unparsed = |error| not_an_output(format!("its body does not parse: {error}"));
+        let kernel_id = match headers.get(HEAD_LENGTH) {
+            None => serde_json::from_slice::<Response<'_>>(body).map_err(unparsed)?.kernel_id,
+            Some(length) => {
+                let length = length.to_str().ok().and_then(|length| length.parse().ok());
+                let head = length.and_then(|length: usize| body.get(..length)).unwrap_or_default();
+                serde_json::from_slice::<TensorHead>(head).map_err(unparsed)?.kernel_id
+            }
+        };
+        if kernel_id != self.kernel {
+            return Err(not_an_output(format!("it is the output of `{}`", excerpt(kernel_id.as_bytes()))));
         }
         self.verified.store(true, Ordering::Relaxed);
         Ok(())
@@ -136,14 +231,18 @@ impl Shared {
 }
 
 /// Checks a response without parsing it, which would cost more than the server needs to write it.
-#[derive(Default)]
-struct Shape {
+struct Shape<'a> {
+    format: &'a Format,
     prefix: Vec<u8>,
     last: Option<u8>,
     bytes: usize,
 }
 
-impl Shape {
+impl<'a> Shape<'a> {
+    fn new(format: &'a Format) -> Self {
+        Self { format, prefix: Vec::new(), last: None, bytes: 0 }
+    }
+
     fn add(&mut self, data: &[u8]) {
         let missing = MAX_PREFIX - self.prefix.len();
         self.prefix.extend_from_slice(&data[..data.len().min(missing)]);
@@ -153,12 +252,13 @@ impl Shape {
 
     fn check(&self, headers: &HeaderMap) -> Result<(), Failure> {
         match headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes) {
-            Some(b"application/json") => {}
+            Some(expected) if expected == self.format.content_type.as_bytes() => {}
             Some(other) => return Err(not_an_output(format!("its content-type is {}", excerpt(other)))),
             None => return Err(not_an_output("it has no content-type".to_owned())),
         }
-        let has_output = self.prefix.windows(OUTPUT.len()).any(|bytes| bytes == OUTPUT);
-        if self.prefix.first() == Some(&b'{') && self.last == Some(b'}') && has_output {
+        let Format { output, end, .. } = *self.format;
+        let has_output = self.prefix.windows(output.len()).any(|bytes| bytes == output);
+        if self.prefix.first() == Some(&b'{') && end.is_none_or(|end| self.last == Some(end)) && has_output {
             return Ok(());
         }
         Err(not_an_output(format!("its {} bytes begin with {:?}", self.bytes, excerpt(&self.prefix))))
