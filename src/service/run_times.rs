@@ -7,7 +7,8 @@ use super::{BackendKind, Cost};
 
 /// The measured run times of a kernel: for each backend and each octave of the [cost](Cost), their ratio to the estimate.
 ///
-/// Without a measurement the estimate itself is the prediction, so a process starts with what the kernel says of itself.
+/// Until a few runs were measured the estimate itself is the prediction, so a process starts with what the kernel says of
+/// itself.
 /// It takes a kibibyte and no locks. Of two measurements that come at the same moment, one may be lost.
 #[derive(Debug)]
 pub(crate) struct RunTimes {
@@ -20,7 +21,7 @@ const BACKENDS: usize = 2;
 const OCTAVES: usize = u64::BITS as usize;
 
 /// Runs of a size that count as its first ones. They load code and allocate memory for those that follow, so the fastest of
-/// them counts.
+/// them counts, and nothing is predicted from fewer.
 pub(crate) const FIRST_RUNS: u32 = 3;
 /// The weight of a run that is not one of the first.
 const WEIGHT: f32 = 1.0 / 8.0;
@@ -95,9 +96,11 @@ impl RunTimes {
         Measured::unpack(self.sizes[backend as usize].get(octave)?.load(Ordering::Relaxed))
     }
 
+    /// Returns the nearest size of which enough runs were measured.
     fn nearest(&self, backend: BackendKind, octave: usize) -> Option<Measured> {
-        let below = |distance: usize| octave.checked_sub(distance).and_then(|octave| self.at(backend, octave));
-        (0..OCTAVES).find_map(|distance| self.at(backend, octave + distance).or_else(|| below(distance)))
+        let known = |octave| self.at(backend, octave).filter(|measured| measured.runs >= FIRST_RUNS);
+        let below = |distance: usize| octave.checked_sub(distance).and_then(known);
+        (0..OCTAVES).find_map(|distance| known(octave + distance).or_else(|| below(distance)))
     }
 }
 
@@ -149,27 +152,34 @@ mod tests {
         Duration::from_millis(millis)
     }
 
+    /// Records so many runs that they count.
+    fn measure(times: &RunTimes, backend: BackendKind, cost: Cost, estimate: Duration, took: Duration) {
+        (0..FIRST_RUNS).for_each(|_| times.record(backend, cost, estimate, took));
+    }
+
     fn assert_close(time: Duration, expected: Duration) {
         let ratio = time.as_secs_f64() / expected.as_secs_f64();
         assert!((0.99..1.01).contains(&ratio), "{time:?} where {expected:?} is expected");
     }
 
     #[test]
-    fn an_estimate_is_the_prediction_until_a_run_was_measured() {
+    fn an_estimate_is_the_prediction_until_a_few_runs_were_measured() {
         let times = RunTimes::new();
         assert_eq!(times.predict(CPU, of_bytes(1 << 20), millis(10)), millis(10));
         times.record(CPU, of_bytes(1 << 20), millis(10), millis(40));
+        assert_eq!(times.predict(CPU, of_bytes(1 << 20), millis(10)), millis(10), "the first may have loaded code");
+        measure(&times, CPU, of_bytes(1 << 20), millis(10), millis(40));
         assert_close(times.predict(CPU, of_bytes(1 << 20), millis(10)), millis(40));
         assert_close(times.predict(CPU, of_bytes((1 << 21) - 1), millis(20)), millis(80));
         assert_eq!(times.predict(CUDA, of_bytes(1 << 20), millis(10)), millis(10), "another backend");
-        assert_eq!((times.runs(CPU, of_bytes(1 << 20)), times.runs(CPU, of_bytes(1 << 30))), (1, 0));
+        assert_eq!((times.runs(CPU, of_bytes(1 << 20)), times.runs(CPU, of_bytes(1 << 30))), (FIRST_RUNS + 1, 0));
     }
 
     #[test]
     fn a_size_that_was_not_run_is_predicted_by_the_nearest_that_was() {
         let times = RunTimes::new();
-        times.record(CPU, of_bytes(1 << 10), millis(1), millis(2));
-        times.record(CPU, of_bytes(1 << 20), millis(1), millis(5));
+        measure(&times, CPU, of_bytes(1 << 10), millis(1), millis(2));
+        measure(&times, CPU, of_bytes(1 << 20), millis(1), millis(5));
         for (exponent, expected) in [(0, 2), (12, 2), (17, 5), (20, 5), (63, 5)] {
             assert_close(times.predict(CPU, of_bytes(1 << exponent), millis(1)), millis(expected));
         }
@@ -195,11 +205,11 @@ mod tests {
     #[test]
     fn estimates_of_no_time_and_of_all_time_do_no_harm() {
         let times = RunTimes::new();
-        times.record(CPU, Cost::default(), Duration::ZERO, millis(1));
+        measure(&times, CPU, Cost::default(), Duration::ZERO, millis(1));
         assert_eq!(times.predict(CPU, Cost::default(), Duration::ZERO), Duration::ZERO);
-        times.record(CPU, of_bytes(1 << 40), Duration::MAX, Duration::MAX);
+        measure(&times, CPU, of_bytes(1 << 40), Duration::MAX, Duration::MAX);
         assert!(times.predict(CPU, of_bytes(1 << 40), Duration::MAX) > millis(1));
-        times.record(CUDA, of_bytes(1), Duration::from_nanos(1), Duration::MAX);
+        measure(&times, CUDA, of_bytes(1), Duration::from_nanos(1), Duration::MAX);
         assert_eq!(times.predict(CUDA, of_bytes(1), Duration::MAX), Duration::MAX);
     }
 

@@ -224,11 +224,11 @@ async fn within(task: tokio::task::JoinHandle<Result<u32, KernelError>>) -> Resu
 #[tokio::test]
 async fn a_job_goes_where_less_time_is_predicted_however_many_jobs_that_is() {
     let machine = Machine::new(2, 1, 100);
-    let long = machine.run("test/pure", 10_000).await;
+    let long = machine.run("test/once", 10_000).await;
     let busy = machine.devices.iter().position(|device| device.load().jobs == 1).unwrap();
     let predicted = machine.devices[busy].load().predicted;
     assert_eq!(predicted, Duration::from_secs(10), "an operation is a millisecond");
-    let short: Vec<_> = (0..50).map(|_| machine.start("test/pure", 1)).collect();
+    let short: Vec<_> = (0..50).map(|_| machine.start("test/once", 1)).collect();
     for job in short {
         assert_eq!(within(job).await.unwrap() as usize, 1 - busy);
     }
