@@ -3,7 +3,7 @@
     python scripts/build_device_code.py --unpack FOLDER      needs no GPU
     python benches/peers/core_peers.py FOLDER                needs CuPy and torch; FOLDER has sm_90 code, for an H100 or H200
 
-Launches our device code as src/kernels/device/radix_sort.rs and src/kernels/core/top_k/cuda.rs do, checks the outputs, and
+Launches our device code as src/kernels/device/radix_sort.rs and src/kernels/core/top_k/{cuda,long_rows}.rs do, checks the outputs, and
 prints the median of the times between two events.
 """
 
@@ -17,7 +17,7 @@ import torch
 
 FOLDER = pathlib.Path(sys.argv[1])
 SORT = cupy.RawModule(path=str(FOLDER / "radix-sort.sm_90.cubin"))
-TOP_K = cupy.RawModule(path=str(FOLDER / "top-k.sm_90.cubin"))
+TOP_K = cupy.RawModule(path=str(FOLDER / "top-k.sm_90.cubin"), enable_cooperative_groups=True)
 MULTIPROCESSORS = cupy.cuda.Device().attributes["MultiProcessorCount"]
 DIGITS = 256
 KINDS = {"u": 0, "i": 1, "f": 2}
@@ -62,6 +62,8 @@ def sort(array, with_indices, descending=False, moved=None):
 def top_k(array, rows, k, largest=True):
     """Returns the first k of each row, and their indices."""
     size, bits = array.size // rows, array.dtype.itemsize
+    if size * bits >= 4 << 20 and k <= 512 and 2 * MULTIPROCESSORS >= rows:
+        return top_k_of_long_rows(array, rows, k, largest)
     word_type = cupy.dtype(f"u{bits}")
     bounds = cupy.full(rows, numpy.iinfo(word_type).max, word_type)
     order = (u32(KINDS[array.dtype.kind]), u32(largest))
@@ -76,6 +78,26 @@ def top_k(array, rows, k, largest=True):
             return keys.view(array.dtype), indices
         size, entry, source = parts * k, "candidates", (keys, indices)
         spans = -(-size // 4096)
+
+
+def top_k_of_long_rows(array, rows, k, largest):
+    """The same by one cooperative launch, as src/kernels/core/top_k/long_rows.rs does it."""
+    size, bits = array.size // rows, array.dtype.itemsize
+    word_type = cupy.dtype(f"u{bits}")
+    parts = min(2 * MULTIPROCESSORS, 1024) // rows
+    minima_of_block = min(-(-4 * max(k, 256) // parts), 2048 // parts, 512)
+    steps_of_group = -(-(-(-size * bits // (8 * 16 * 32))) // (parts * 1024))
+    blocks = rows * parts
+    progress = cupy.empty(rows * 3, cupy.uint32)
+    progress.data.memset_async(0, progress.nbytes)
+    minima, collected = cupy.empty(blocks * minima_of_block, word_type), cupy.empty(blocks * k, word_type)
+    minima_indices = cupy.empty(minima.size, cupy.uint32)
+    collected_indices = cupy.empty(collected.size, cupy.uint32)
+    keys, indices = cupy.empty(rows * k, word_type), cupy.empty(rows * k, cupy.uint32)
+    sizes = map(u32, (size, k, parts, steps_of_group, minima_of_block, KINDS[array.dtype.kind], largest))
+    TOP_K.get_function(f"top_k_long_rows_{word(array)}")((blocks,), (512,), (
+        *sizes, array, progress, minima, minima_indices, collected, collected_indices, keys, indices))
+    return keys.view(array.dtype), indices
 
 
 def median_ms(work, runs=9):

@@ -22,6 +22,7 @@
 //! Each device is a backend of its own, with workers and memory of its own. [`Local`] combines them with the CPU. The
 //! [`PoolLoad`] of a backend is the predicted run time of its jobs, so a device with one job of a second has a higher load
 //! than one with a hundred of a millisecond. Of two devices, the one with the lower load gets the next job.
+//! Between the CPU and the devices it chooses by the predicted time to the response; see [`Local`].
 //!
 //! # Lost devices
 //!
