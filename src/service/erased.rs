@@ -207,15 +207,18 @@ fn encode<T: serde::Serialize + Any + Send + Sync>(
     footprint: Option<Footprint>,
     context: &RunContext<'_>,
 ) -> Result<Payload, KernelError> {
-    Ok(match encoding {
-        Encoding::Json => {
-            let reserved = context.memory().filter(|memory| memory.is_limited()).zip(footprint);
-            let expected = reserved.map_or(0, |(memory, run)| run.max_as_json(memory.max_response_size()));
-            Payload::Json(encode_json(&output, usize::try_from(expected).unwrap_or(usize::MAX), context)?)
-        }
-        Encoding::Tensors => Payload::Tensors(encode_tensors(&output, context)?),
-        Encoding::Typed => Payload::typed(output),
-    })
+    let encode = || {
+        Ok(match encoding {
+            Encoding::Json => {
+                let reserved = context.memory().filter(|memory| memory.is_limited()).zip(footprint);
+                let expected = reserved.map_or(0, |(memory, run)| run.max_as_json(memory.max_response_size()));
+                Payload::Json(encode_json(&output, usize::try_from(expected).unwrap_or(usize::MAX), context)?)
+            }
+            Encoding::Tensors => Payload::Tensors(encode_tensors(&output, context)?),
+            Encoding::Typed => Payload::typed(output),
+        })
+    };
+    context.encoding(encode)
 }
 
 pub(crate) type SharedKernel = Arc<dyn ErasedKernel>;

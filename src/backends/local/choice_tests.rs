@@ -195,3 +195,52 @@ async fn a_run_that_measures_takes_at_most_a_few_times_what_the_better_backend_t
     let machine = Machine::new(Sleeps { pure: false, on_cpu, predicted: on_cpu, backends: BOTH }, Some(on_device));
     assert_eq!(machine.count(10, CUDA).await, 10);
 }
+
+/// An output that takes long to encode.
+#[derive(schemars::JsonSchema)]
+struct SlowToEncode;
+
+const ENCODING: Duration = Duration::from_millis(5);
+
+impl serde::Serialize for SlowToEncode {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        std::thread::sleep(ENCODING);
+        serializer.serialize_u64(1)
+    }
+}
+
+struct EncodesSlowly;
+
+impl Kernel for EncodesSlowly {
+    type Input = u64;
+    type Output = SlowToEncode;
+
+    fn info(&self) -> KernelInfo {
+        KernelInfo::new("test/encodes-slowly", "1", "A test.")
+    }
+    fn validate(&self, _: &u64) -> Result<(), InvalidInput> {
+        Ok(())
+    }
+    fn cost(&self, _: &u64) -> Cost {
+        Cost { operations: 2_000, ..Cost::default() }
+    }
+    fn run_cpu(&self, _: &u64, _: &RunContext<'_>) -> Result<SlowToEncode, KernelError> {
+        Ok(SlowToEncode)
+    }
+}
+
+/// Otherwise a small kernel with a long output would not run on the calling thread any more.
+#[tokio::test]
+async fn the_encoding_of_the_output_is_not_part_of_a_runs_time() {
+    let cpu = CpuBackend::new();
+    let local = Local::over(DeviceSet::new(vec![Arc::clone(cpu.pool())]));
+    let registry = KernelRegistry::new();
+    registry.register(EncodesSlowly).unwrap();
+    let kernel = registry.get("test/encodes-slowly").unwrap();
+    for _ in 0..10 {
+        let request = KernelRequest::new("test/encodes-slowly", Payload::json("1"));
+        let response = local.clone().oneshot(Job::new(kernel.clone(), request).unwrap()).await.unwrap();
+        assert!(response.execution.executed >= ENCODING);
+        assert!(response.execution.estimated < ENCODING / 2, "{:?}", response.execution);
+    }
+}
