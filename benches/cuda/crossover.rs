@@ -65,7 +65,7 @@ pub(crate) fn run() {
         }
     }
     for scale in (4..=18).step_by(2) {
-        let (nodes, edges) = kron(scale, 16 << scale);
+        let (nodes, edges) = kron(scale, 16);
         let graph = CsrGraph::from_edges(nodes as usize, &edges, Direction::Undirected).unwrap();
         let stored: Operand<_> = registry.operands().put("graph", graph).unwrap();
         let sources: Vec<u32> = (0..nodes.min(16) as u32).collect();
