@@ -54,6 +54,7 @@ impl Kernel for Bare {
             batch_size: 1,
             device_times: None,
             operands: Vec::new(),
+            choice: None,
         };
         let request_id = "req-1".to_owned();
         Ok(Response::new(ExecuteResponse { request_id, kernel_id, output, execution: Some(execution) }))
