@@ -132,7 +132,9 @@ async fn time(
     backend: Option<BackendKind>,
 ) -> (Duration, &'static str) {
     let mut request = KernelRequest::new(id, input.clone());
-    request.backend = backend;
+    if let Some(backend) = backend {
+        request.set_backend(backend);
+    }
     let start = Instant::now();
     let response = service.ready().await.unwrap().call(request).await.unwrap();
     (start.elapsed(), response.execution.backend)

@@ -150,7 +150,7 @@ pub(crate) fn service(change: impl FnOnce(&mut CudaConfig)) -> Cuda {
 /// A request that runs on a device, whatever is faster.
 pub(crate) fn on_cuda(id: &'static str, payload: Payload) -> KernelRequest {
     let mut request = KernelRequest::new(id, payload);
-    request.backend = Some(BackendKind::Cuda);
+    request.set_backend(BackendKind::Cuda);
     request
 }
 

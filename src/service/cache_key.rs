@@ -18,7 +18,7 @@ use crate::request::{BackendKind, Execution};
 /// [operands](super::Operands), the key has their versions, and requests whose references are not
 /// [resolved](KernelRequest::resolve_operands) yet have none. The same input in another encoding has another key,
 /// and a typed payload has no bytes to compare and so no key. Neither do requests share that ask for
-/// different [backends](KernelRequest::backend), whose outputs can differ in the last bits.
+/// different [backends](KernelRequest::set_backend), whose outputs can differ in the last bits.
 ///
 /// Tenants do not share outputs unless [`share_across_tenants`](Self::share_across_tenants) is set. Requests without a tenant
 /// share among themselves.
@@ -150,7 +150,7 @@ impl CacheKey<KernelRequest> for KernelCacheKey {
             return None;
         }
         let tenant = request.tenant.as_ref().filter(|_| !self.share_across_tenants);
-        let (operands, backend) = (request.operands(), request.backend);
+        let (operands, backend) = (request.operands(), request.backend());
         Some(KernelKey { kernel, payload: &request.payload, operands, tenant, backend })
     }
 

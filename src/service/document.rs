@@ -268,7 +268,7 @@ mod tests {
             (request.operation(), request.priority, request.tenant.as_deref()),
             ("a/b", Priority::High, Some("acme"))
         );
-        assert_eq!(request.backend, Some(BackendKind::Cuda));
+        assert_eq!(request.backend(), Some(BackendKind::Cuda));
         assert_eq!(request.trace_context().unwrap().trace_id(), 0x4bf9_2f35_77b3_4da6_a3ce_929d_0e0e_4736);
         let Payload::Json(input) = request.payload else { panic!("no JSON") };
         assert_eq!(input, r#"{"a": [1, 2]}"#);

@@ -38,8 +38,8 @@ pub struct Job {
     pub(super) input: Option<Input>,
     /// The error of decoding or validation.
     prepare_error: Option<Box<KernelError>>,
-    /// How long its run may take on the backend that it is on now.
-    run_limit: Option<Duration>,
+    /// How long its run may take on the backend that it is on now, in microseconds; 0 without a limit.
+    run_limit: u32,
     /// When it began to wait for other jobs to share a run with.
     pub(super) batched_at: Option<Instant>,
     pub(super) priority: Priority,
@@ -53,13 +53,13 @@ impl Job {
         if kernel.info().mode == Mode::Ring {
             return Err(KernelError::RingKernel { id: kernel.info().id.clone() });
         }
+        let backend = request.backend();
         let KernelRequest {
             kernel_id: _,
             payload,
             deadline,
             priority,
             tenant,
-            backend,
             trace,
             mut extensions,
             scheduling,
@@ -77,7 +77,7 @@ impl Job {
             extensions,
             input: None,
             prepare_error: None,
-            run_limit: None,
+            run_limit: 0,
             batched_at: None,
             priority,
             scheduling,
@@ -98,7 +98,7 @@ impl Job {
             operands: RequestOperands::none(),
             input: Some(input),
             prepare_error: None,
-            run_limit: None,
+            run_limit: 0,
             batched_at: None,
             priority: Priority::default(),
             scheduling: Scheduling::default(),
@@ -175,7 +175,6 @@ impl Job {
         request.deadline = self.deadline;
         request.priority = self.priority;
         request.tenant = self.tenant;
-        request.backend = self.backend;
         request.trace = self.trace;
         request.extensions = self.extensions;
         request.scheduling = self.scheduling;
@@ -218,22 +217,31 @@ impl Job {
     ) -> R {
         let progress = self.extensions.get::<Progress>().cloned();
         let memory = self.memory().cloned();
-        let limit = self.run_limit.and_then(|limit| Instant::now().checked_add(limit));
-        let deadline =
-            limit.map_or(self.deadline, |limit| Some(self.deadline.map_or(limit, |deadline| deadline.min(limit))));
+        let limit = self.run_limit().and_then(|limit| Instant::now().checked_add(limit));
+        let deadline = [self.deadline, limit].into_iter().flatten().min();
         let context =
             RunContext::new(is_cancelled, deadline).with_progress(progress.as_ref()).with_memory(memory.as_ref());
         run(self, &context)
     }
 
-    /// Limits the time of the run, whatever the deadline is. Returns the limit that was set before.
-    pub(crate) fn set_run_limit(&mut self, limit: Option<Duration>) -> Option<Duration> {
-        std::mem::replace(&mut self.run_limit, limit)
+    /// Returns how long the run may take, whatever the deadline is.
+    pub(crate) fn run_limit(&self) -> Option<Duration> {
+        (self.run_limit > 0).then(|| Duration::from_micros(self.run_limit.into()))
+    }
+
+    /// Limits how long the run may take, to a microsecond or more.
+    pub(crate) fn set_run_limit(&mut self, limit: Duration) {
+        self.run_limit = u32::try_from(limit.as_micros()).unwrap_or(u32::MAX).max(1);
+    }
+
+    /// Removes the limit of the run. Returns whether there was one.
+    pub(crate) fn remove_run_limit(&mut self) -> bool {
+        std::mem::take(&mut self.run_limit) > 0
     }
 
     /// Returns whether a run that found its deadline exceeded has reached the limit of its time and not its deadline.
     pub(crate) fn reached_run_limit(&self) -> bool {
-        self.run_limit.is_some() && self.deadline.is_none_or(|deadline| Instant::now() < deadline)
+        self.run_limit > 0 && self.deadline.is_none_or(|deadline| Instant::now() < deadline)
     }
 
     /// Makes the response of a run; a large payload goes on to hold its share of the request's reserved memory.

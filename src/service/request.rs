@@ -40,10 +40,6 @@ pub struct KernelRequest {
     pub priority: Priority,
     /// The tenant that the request is made for.
     pub tenant: Option<Arc<str>>,
-    /// The backend to run it on. `None`, the default, runs it where the response is predicted to come first.
-    ///
-    /// A request for a backend that its kernel has no code for, or that this machine does not have, fails.
-    pub backend: Option<BackendKind>,
     /// The trace context. Boxed, because every layer moves the request and most have none.
     pub trace: Option<Box<TraceContext>>,
     /// Data of your own.
@@ -65,7 +61,6 @@ impl KernelRequest {
             deadline: None,
             priority: Priority::Normal,
             tenant: None,
-            backend: None,
             trace: None,
             extensions: http::Extensions::new(),
             scheduling: Scheduling::default(),
@@ -134,6 +129,16 @@ impl KernelRequest {
         self.has_resolved_operands
     }
 
+    /// Returns the backend that the request asks for. Without one it runs where the response is predicted to come first.
+    pub fn backend(&self) -> Option<BackendKind> {
+        self.extensions.get().map(|&RequestedBackend(backend)| backend)
+    }
+
+    /// Asks for a backend. A request for one that its kernel has no code for, or that this machine does not have, fails.
+    pub fn set_backend(&mut self, backend: BackendKind) {
+        self.extensions.insert(RequestedBackend(backend));
+    }
+
     /// Sets the fair share that the request is charged to.
     #[inline]
     pub fn set_share(&mut self, share: Share) {
@@ -167,10 +172,16 @@ impl KernelRequest {
         }
         self.priority = metadata.priority.unwrap_or(self.priority);
         self.tenant = metadata.tenant.or(self.tenant.take());
-        self.backend = metadata.backend.or(self.backend);
+        if let Some(backend) = metadata.backend {
+            self.set_backend(backend);
+        }
         self.trace = self.trace.take().or(metadata.trace);
     }
 }
+
+/// The backend that a request asks for. Few ask for one, so it is in the extensions, as operands are.
+#[derive(Clone, Copy)]
+struct RequestedBackend(BackendKind);
 
 impl RequestContext for KernelRequest {
     /// The operands of a request whose references are [resolved](Self::resolve_operands).

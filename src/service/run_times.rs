@@ -8,8 +8,7 @@ use super::{BackendKind, Cost};
 /// The measured run times of a kernel: for each backend and each octave of the [cost](Cost), their ratio to the estimate.
 ///
 /// Until a few runs were measured the estimate itself is the prediction, so a process starts with what the kernel says of
-/// itself.
-/// It takes a kibibyte and no locks. Of two measurements that come at the same moment, one may be lost.
+/// itself. It takes a kibibyte and no locks. Of two measurements that come at the same moment, one may be lost.
 #[derive(Debug)]
 pub(crate) struct RunTimes {
     sizes: [[AtomicU64; OCTAVES]; BACKENDS],

@@ -898,7 +898,7 @@ fn a_service_over_this_machine_runs_on_cuda_what_is_faster_there() {
     assert!(device["name"].is_string() && device.get("lost").is_none(), "{status}");
     let input = r#"{"a": 2.0, "x": [1.0, 2.0], "y": [10.0, 20.0]}"#;
     let mut on_cuda = KernelRequest::new("linalg/saxpy", Payload::json(input));
-    on_cuda.backend = Some(BackendKind::Cuda);
+    on_cuda.set_backend(BackendKind::Cuda);
     let where_it_is_faster = KernelRequest::new("linalg/saxpy", Payload::json(input));
     for (request, backend, reason) in
         [(on_cuda, "CUDA", ChoiceReason::Requested), (where_it_is_faster, "CPU", ChoiceReason::Predicted)]

@@ -529,7 +529,7 @@ pub(crate) fn on_one_of_two() {
     let execute = || {
         let input = json!({ "x": { "operand": "x" } }).to_string();
         let mut request = KernelRequest::new("stats/moments", Payload::json(input));
-        request.backend = Some(BackendKind::Cuda);
+        request.set_backend(BackendKind::Cuda);
         let mut service = service.clone();
         let response = runtime.block_on(async { service.ready().await.unwrap().call(request).await }).unwrap();
         let resident = response.execution.operands()[0].resident;

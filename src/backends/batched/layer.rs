@@ -30,6 +30,7 @@ const CAPACITY: usize = 16_384;
 const SHARED_WORK_FACTOR: u64 = 8192;
 /// Runs in flight on each device of requests that share their work: one runs, and one is copied to or from the device.
 const SHARED_WORK_RUNS: usize = 2;
+
 impl BatchedLayer {
     /// Creates a layer for a backend with this many workers. Up to twice as many runs of one kernel are in flight, so that a
     /// worker that ends a run finds the next one, and requests that arrive meanwhile share the runs after those.
@@ -196,7 +197,7 @@ mod tests {
             let input = BetweennessInput::from_operand(graph.clone());
             let input = BetweennessInput { sources: Some(sources.into()), ..input };
             let mut request = KernelRequest::new("graph/betweenness-centrality", Payload::typed(input));
-            request.backend = Some(BackendKind::Cuda);
+            request.set_backend(BackendKind::Cuda);
             Job::new(kernel.clone(), request).unwrap()
         };
         let policy = |gain| SameRun { gain };

@@ -17,7 +17,7 @@ const REMEASURE_INTERVAL: u32 = 1024;
 /// A run that measures a backend may take one part in so many of the time to the deadline.
 const DEADLINE_PART: u32 = 4;
 
-/// A run that measures a backend ends when it has taken so many times what the better one is predicted to take.
+/// A run that measures the CPU ends when it has taken so many times what the better backend is predicted to take.
 const MEASURED_TIMES: u32 = 2;
 
 /// The permit of the pool that runs a job, with why it was chosen if there was a choice.
@@ -38,12 +38,11 @@ pub(super) fn choose(devices: &DeviceSet, job: &Job, mut permits: Permits) -> Re
     let info = job.kernel().info();
     let requested = job.requested_backend();
     let can_run = |kind: BackendKind| info.supports(kind) && requested.is_none_or(|requested| requested == kind);
+    let operands = job.operands();
     // The devices that have the job's operands, before times are compared.
     for (permit, kind) in permits.iter_mut().zip(KINDS) {
-        *permit = permit
-            .take()
-            .filter(|_| info.supports(kind))
-            .map(|permit| devices.prefer_resident(permit, &job.operands()));
+        let supported = permit.take().filter(|_| info.supports(kind));
+        *permit = supported.map(|permit| devices.prefer_resident(permit, &operands));
     }
     let times = permits.each_ref().map(|permit| {
         let permit = permit.as_ref()?;
@@ -56,8 +55,9 @@ pub(super) fn choose(devices: &DeviceSet, job: &Job, mut permits: Permits) -> Re
     let (Some(time), Some(other_time)) = (times[best], times[other]) else { return Ok(chosen) };
     let mut predicted = [(KINDS[best], time), (KINDS[other], other_time)];
     let mut reason = if requested.is_some() { ChoiceReason::Requested } else { ChoiceReason::Predicted };
-    // A run that may not be repeated has no limit.
-    let limit = info.pure.then(|| time.saturating_mul(MEASURED_TIMES));
+    // A run that may not be repeated has no limit. Neither has one on a device, which is lost if a kernel does not stop.
+    let is_limited = info.pure && KINDS[other] == BackendKind::Cpu;
+    let limit = is_limited.then(|| time.saturating_mul(MEASURED_TIMES));
     if requested.is_none() && should_measure(job, predicted, limit) {
         predicted.swap(0, 1);
         reason = ChoiceReason::Explored;

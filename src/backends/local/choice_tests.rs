@@ -74,16 +74,21 @@ impl Machine {
     /// A CPU with two workers, and a device with one that sleeps for `device`. The device is said to compute a hundred times as
     /// fast as the CPU.
     fn new(kernel: Sleeps, device: Option<Duration>) -> Self {
+        Self::with_overhead(kernel, device, Duration::from_micros(20))
+    }
+
+    /// A hop to the device's worker takes so long, and a launch.
+    fn with_overhead(kernel: Sleeps, device: Option<Duration>, overhead: Duration) -> Self {
         let cpu = CpuConfig { workers: 2, queue: 1000, ..CpuConfig::default() };
         let cpu = CpuBackend::with_config(cpu).unwrap();
         let profile = Profile {
             backend: CUDA,
             device: Some(0),
             idle_spin: Duration::ZERO,
-            inline: Duration::from_micros(20),
+            inline: overhead,
             busy_poll: Duration::ZERO,
             shutdown_grace: Duration::from_secs(60),
-            launch: Duration::from_micros(20),
+            launch: overhead,
             bytes_per_second: 1e12,
             operations_per_second: 2e11,
         };
@@ -96,7 +101,9 @@ impl Machine {
 
     fn job(&self, backend: Option<BackendKind>) -> Job {
         let mut request = KernelRequest::new("test/sleeps", Payload::typed(1_u64));
-        request.backend = backend;
+        if let Some(backend) = backend {
+            request.set_backend(backend);
+        }
         Job::new(self.registry.get("test/sleeps").unwrap(), request).unwrap()
     }
 
@@ -196,6 +203,29 @@ async fn a_run_that_measures_takes_at_most_a_few_times_what_the_better_backend_t
     // A run that may not be repeated is not tried.
     let machine = Machine::new(Sleeps { pure: false, on_cpu, predicted: on_cpu, backends: BOTH }, Some(on_device));
     assert_eq!(machine.count(10, CUDA).await, 10);
+}
+
+#[tokio::test]
+async fn a_small_run_that_measures_is_moved_as_well() {
+    // The CPU would run it on the calling thread, which cannot hand it back.
+    let (on_cpu, predicted) = (Duration::from_secs(3600), Duration::from_micros(10));
+    let kernel = Sleeps { pure: true, on_cpu, predicted, backends: BOTH };
+    let machine = Machine::with_overhead(kernel, Some(Duration::ZERO), Duration::ZERO);
+    assert_eq!(machine.count(10, CUDA).await, 10);
+}
+
+#[tokio::test]
+async fn a_run_that_measures_goes_on_where_it_was_if_the_device_is_lost_meanwhile() {
+    // The device is predicted to take 50 ms, so that a run on the CPU is ended after 100.
+    let (on_cpu, predicted) = (Duration::from_millis(300), Duration::from_secs(5));
+    let kernel = Sleeps { pure: true, on_cpu, predicted, backends: BOTH };
+    let machine = Machine::new(kernel, Some(Duration::from_millis(1)));
+    assert_eq!(machine.count(1, CUDA).await, 1);
+    let measures = tokio::spawn(machine.local.clone().oneshot(machine.job(None)));
+    tokio::time::sleep(Duration::from_millis(30)).await;
+    let lost = || KernelError::DeviceLost { device: "CUDA 0".into(), reason: "a test".into() };
+    machine.local.devices.of_kind(CUDA).for_each(|pool| pool.state().close(lost()));
+    assert_eq!(measures.await.unwrap().unwrap().execution.backend, "CPU");
 }
 
 /// An output that takes long to encode.

@@ -103,7 +103,8 @@ impl DeviceSet {
     /// Returns the kind of backend that can run a job which `from` has handed back with this error.
     ///
     /// A job whose kernel has [no code](KernelError::UnsupportedBackend) for its input there goes to another kind. Others are
-    /// handed back because the pool has closed.
+    /// handed back because the pool has closed, or because their run took longer than it was meant to take
+    /// there: such a job may go back.
     ///
     /// A job that had not started goes to another pool of the same kind. One that had started may be what the device was lost
     /// to, so no other device of the kind gets it: it is run again on another kind, if its kernel is
@@ -120,7 +121,7 @@ impl DeviceSet {
             return less_preferred.find(|&kind| info.supports(kind));
         }
         if from.is_open() {
-            return None;
+            return matches!(error, KernelError::DeadlineExceeded { .. }).then_some(kind);
         }
         if !requeued.started && info.supports(kind) && self.open(kind).next().is_some() {
             return Some(kind);

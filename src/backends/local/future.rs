@@ -59,7 +59,9 @@ impl LocalFuture {
         match choose(&self.devices, &job, permits) {
             Ok(Chosen { mut permit, choice, limit }) => {
                 self.choice = choice.map(Box::new);
-                job.set_run_limit(limit);
+                if let Some(limit) = limit {
+                    job.set_run_limit(limit);
+                }
                 State::Running(RunFuture::new(&mut permit, job))
             }
             Err(error) => State::Failed(error),
@@ -71,7 +73,7 @@ impl LocalFuture {
         let JobError { error, requeued } = failed;
         let Some(mut requeued) = requeued else { return State::Failed(error) };
         let kind = match &self.choice {
-            Some(choice) if requeued.job.set_run_limit(None).is_some() && from.is_open() => Some(choice.predicted[1].0),
+            Some(choice) if requeued.job.remove_run_limit() && from.is_open() => Some(choice.predicted[1].0),
             _ => self.devices.failover(from, &requeued, &error),
         };
         let Some(kind) = kind else { return State::Failed(error) };

@@ -40,8 +40,9 @@ use crate::service::{OperandDevices, RegisteredKernel};
 /// [cost](crate::service::Kernel::cost), and then what runs of its size took on that backend; so a device that is full gives
 /// work to the CPU as long as the response comes earlier from there, and a kernel whose cost is wrong is placed right after a
 /// few runs. To know both backends, about one percent of a kernel's run time is spent on runs that measure the other one.
+/// On the CPU, and if the kernel is pure, such a run ends at twice what the device takes, and is repeated there.
 ///
-/// A request may [ask](crate::service::KernelRequest::backend) for a backend. A response says why it ran where it did, and
+/// A request may [ask](crate::service::KernelRequest::set_backend) for a backend. A response says why it ran where it did, and
 /// what was predicted, in its [`Execution::choice`](crate::request::Execution::choice).
 ///
 /// Of two random devices, the one with the lower [predicted](PoolLoad::predicted) load gets the job. A job that refers to

@@ -64,7 +64,8 @@ impl RunFuture {
             return ControlFlow::Break(Err(error.into()));
         }
         let time = job.input().and_then(|_| profile.predict(&job));
-        if time.is_some_and(|time| self.pool.runs_inline(time)) {
+        // A run with a limit may be moved when it ends there.
+        if job.run_limit().is_none() && time.is_some_and(|time| self.pool.runs_inline(time)) {
             let result =
                 job.with_context(None, |job, context| run_inline(&mut CpuWorker, profile, job, accepted, context));
             return ControlFlow::Break(result.map_err(JobError::from));

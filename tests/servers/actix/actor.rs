@@ -227,7 +227,7 @@ fn what_the_message_says_reaches_the_service() {
         let request = seen.lock().unwrap().take().unwrap();
         assert_eq!((request.kernel_id.as_ref(), request.priority), ("a/b", Priority::High));
         assert_eq!((request.tenant.as_deref(), request.trace.as_deref()), (Some("acme"), Some(&trace)));
-        assert_eq!(request.backend, Some(BackendKind::Cpu));
+        assert_eq!(request.backend(), Some(BackendKind::Cpu));
         assert!(request.deadline.unwrap() > Instant::now() + Duration::from_secs(3000));
         let Payload::Json(input) = request.payload else { panic!("no JSON") };
         assert_eq!(input, r#"{"x":1}"#);

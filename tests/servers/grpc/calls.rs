@@ -193,7 +193,7 @@ async fn metadata_reaches_the_request() {
     let seen = seen.lock().unwrap();
     let [first, second] = &**seen else { panic!("{} requests", seen.len()) };
     assert_eq!((first.tenant.as_deref(), first.priority), (Some("acme"), Priority::High));
-    assert_eq!((first.backend, second.backend), (Some(BackendKind::Cuda), None));
+    assert_eq!((first.backend(), second.backend()), (Some(BackendKind::Cuda), None));
     let context = first.trace.as_deref().unwrap();
     assert_eq!((context.to_string().as_str(), context.state()), (trace, Some("vendor=1")));
     let left = first.deadline.unwrap().duration_since(Instant::now()).as_millis();
