@@ -85,8 +85,9 @@ impl CallContext {
         let mut request = KernelRequest::new(kernel_id, payload);
         request.resolve_alias(registry);
         self.metadata.limit_timeout(timeout);
-        request.apply_metadata(self.metadata);
+        // Before the metadata, which adds to them.
         request.extensions = self.extensions;
+        request.apply_metadata(self.metadata);
         if let Some(held) = self.held {
             request.extensions.insert(held);
         }
