@@ -24,7 +24,7 @@ LAYERS = [
     ["backends"],
     ["service"],
     ["cuda"],
-    ["buffer"],
+    ["buffer", "fair_queue"],
     ["layers"],
     ["middleware"],
     ["error", "request"],

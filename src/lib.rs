@@ -132,6 +132,8 @@ mod buffer;
 pub mod cuda;
 pub mod error;
 #[cfg(feature = "service")]
+mod fair_queue;
+#[cfg(feature = "service")]
 pub mod kernels;
 pub mod layers;
 pub mod middleware;

@@ -14,13 +14,11 @@
 //! On a device whose memory is limited, a job that needs more than is free waits without its worker, which runs the next one.
 //! The waiting job keeps its permit and goes to the front of the queue once the [`memory_budget`] has granted its memory.
 
-mod fair;
 mod future;
 #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only the memory of devices is limited"))]
 mod memory_budget;
 mod permit;
 mod profile;
-mod queue;
 mod reaper;
 mod status;
 mod task;
@@ -35,16 +33,15 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Semaphore;
 
-use self::fair::QueueKey;
 pub use self::future::RunFuture;
 use self::memory_budget::Admission;
 pub use self::permit::PoolLoad;
 pub(crate) use self::permit::{Permit, PoolHandle};
 pub(crate) use self::profile::Profile;
-use self::queue::{Receiver, Sender};
 pub use self::status::PoolStatus;
 pub(crate) use self::task::{JobError, JobResult, Requeued, Task};
 pub(crate) use self::worker::Worker;
+use crate::fair_queue::{self, QueueKey, Receiver, Sender};
 use crate::panics::{LogLimit, Panicked};
 use crate::request::RequestContext;
 use crate::service::{BackendKind, Cost, KernelError, OperandVersion};
@@ -156,7 +153,7 @@ impl WorkerPool {
         let count = workers.len();
         let capacity = count + queue;
         state.permits.add_permits(capacity);
-        let (sender, receiver) = queue::channel(capacity, profile.idle_spin);
+        let (sender, receiver) = fair_queue::channel(capacity, profile.idle_spin);
         let failed = |error| KernelError::Device(format!("a worker thread could not be started: {error}"));
         for (index, worker) in workers.into_iter().enumerate() {
             worker::spawn(index, worker, profile.clone(), receiver.clone(), memory_budget.clone(), Arc::clone(&state))

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::fair::Charge;
-use super::queue::Receiver;
 use super::{Admission, MemoryBudget, PoolState, Profile, Reservation, Task};
+use crate::fair_queue::{Charge, Receiver};
 use crate::panics::catch_panic;
 use crate::request::{DeviceTimes, Execution};
 use crate::service::{Job, KernelError, KernelResponse, OperandVersion, Payload, PinnedMemory, RunContext};

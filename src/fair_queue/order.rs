@@ -1,4 +1,4 @@
-//! [`FairQueue`]: orders the tasks of a pool fairly among shares by run time, and by priority within a share.
+//! [`FairQueue`]: orders tasks fairly among shares by run time, and by priority within a share.
 //!
 //! This is start-time fair queueing, as in the [priority queue](crate::middleware::priority_queue), with run time as the
 //! cost: taking a task advances its share's tag by the task's expected run time over the share's weight, which is corrected
@@ -12,16 +12,16 @@ use crate::request::{Priority, Share};
 
 /// The properties of a task that decide when it is taken.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct QueueKey {
-    pub(super) share: Share,
-    pub(super) priority: Priority,
+pub(crate) struct QueueKey {
+    pub(crate) share: Share,
+    pub(crate) priority: Priority,
     /// The expected run time.
-    pub(super) expected: Duration,
+    pub(crate) expected: Duration,
 }
 
 /// The run time that a share was charged for a task that was taken.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Charge {
+pub(crate) struct Charge {
     share: Share,
     /// Nanoseconds.
     expected: u64,
@@ -30,7 +30,7 @@ pub(super) struct Charge {
 #[derive(Debug)]
 pub(super) struct FairQueue<T> {
     /// The shares with waiting or running tasks, and those whose tag is ahead of virtual time. There are rarely more of them
-    /// than tasks in the pool, so they are searched linearly.
+    /// than tasks, so they are searched linearly.
     flows: Vec<Flow<T>>,
     /// Nanoseconds of run time that a share of weight 1 has received.
     virtual_time: u64,

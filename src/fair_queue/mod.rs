@@ -1,9 +1,12 @@
-//! The bounded queue in front of a pool's workers. Its order is that of the [fair queue](super::fair).
+//! A bounded queue from any threads to worker threads, fair among the [shares](crate::request::Share) of its tasks: see
+//! [`order`] for what is taken next.
 //!
 //! Waking a thread costs more than a small job, so a sender wakes a worker only if none is searching for work. In return,
 //! the last worker to stop searching because it found a task wakes another one if there are more.
 //!
 //! Tasks that come back to the queue through [`Requeue`] are taken before all others.
+
+mod order;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -13,26 +16,27 @@ use std::time::{Duration, Instant};
 
 use parking_lot::{Mutex, MutexGuard};
 
-use super::fair::{Charge, FairQueue, QueueKey};
+use self::order::FairQueue;
+pub(crate) use self::order::{Charge, QueueKey};
 use crate::request::Share;
 
 /// Puts tasks into the queue. Once it is dropped, the workers finish the queued tasks and end.
 #[derive(Debug)]
-pub(super) struct Sender<T> {
+pub(crate) struct Sender<T> {
     capacity: usize,
     shared: Arc<Shared<T>>,
 }
 
 /// Takes tasks from the queue; each worker has a clone.
 #[derive(Debug)]
-pub(super) struct Receiver<T> {
+pub(crate) struct Receiver<T> {
     shared: Arc<Shared<T>>,
     idle_spin: Duration,
 }
 
 /// Puts tasks back to the front of the queue. It does not keep the workers from ending.
 #[derive(Debug)]
-pub(super) struct Requeue<T>(Arc<Shared<T>>);
+pub(crate) struct Requeue<T>(Arc<Shared<T>>);
 
 #[derive(Debug)]
 struct Shared<T> {
@@ -91,7 +95,7 @@ impl<T> Shared<T> {
 }
 
 /// Creates a queue of `capacity` tasks. A worker without work spins for `idle_spin` before it sleeps.
-pub(super) fn channel<T>(capacity: usize, idle_spin: Duration) -> (Sender<T>, Receiver<T>) {
+pub(crate) fn channel<T>(capacity: usize, idle_spin: Duration) -> (Sender<T>, Receiver<T>) {
     let state = State {
         queue: FairQueue::new(),
         requeued: VecDeque::new(),
@@ -105,7 +109,7 @@ pub(super) fn channel<T>(capacity: usize, idle_spin: Duration) -> (Sender<T>, Re
 
 impl<T> Sender<T> {
     /// Queues a task; returns it if the queue is full.
-    pub(super) fn send(&self, task: T, key: QueueKey) -> Result<(), T> {
+    pub(crate) fn send(&self, task: T, key: QueueKey) -> Result<(), T> {
         let state = self.shared.state.lock();
         if state.queue.len() >= self.capacity {
             return Err(task);
@@ -115,14 +119,14 @@ impl<T> Sender<T> {
     }
 
     /// Returns the handle for tasks that were taken and not run.
-    pub(super) fn requeue(&self) -> Requeue<T> {
+    pub(crate) fn requeue(&self) -> Requeue<T> {
         Requeue(Arc::clone(&self.shared))
     }
 }
 
 impl<T> Requeue<T> {
     /// Puts a task to the front of the queue.
-    pub(super) fn send(&self, task: T, share: Share) {
+    pub(crate) fn send(&self, task: T, share: Share) {
         self.0.add(self.0.state.lock(), |state| state.requeued.push_back((task, share)));
     }
 }
@@ -143,7 +147,7 @@ impl<T> Clone for Receiver<T> {
 
 impl<T> Receiver<T> {
     /// Waits for a task. Returns it with the charge to its share; `None` once the sender was dropped and the queue is empty.
-    pub(super) fn recv(&self) -> Option<(T, Charge)> {
+    pub(crate) fn recv(&self) -> Option<(T, Charge)> {
         let mut state = self.shared.state.lock();
         state.searching += 1;
         loop {
@@ -192,17 +196,17 @@ impl<T> Receiver<T> {
     }
 
     /// Charges the task's share for the time that the task has run.
-    pub(super) fn complete(&self, charge: Charge, ran: Duration) {
+    pub(crate) fn complete(&self, charge: Charge, ran: Duration) {
         self.shared.state.lock().queue.complete(charge, ran);
     }
 
     /// Returns the number of tasks in the queue.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.shared.state.lock().len()
     }
 
     /// Takes a task without waiting.
-    pub(super) fn try_recv(&self) -> Option<T> {
+    pub(crate) fn try_recv(&self) -> Option<T> {
         let mut state = self.shared.state.lock();
         self.shared.take(&mut state).map(|(task, _)| task)
     }
