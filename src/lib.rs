@@ -35,10 +35,10 @@
 //! ```text
 //! hyper / axum / tonic / actix / your code                            src/servers
 //!   -> layers          metrics, load shed, timeout, queue, ...        src/middleware, stacked in src/pipeline
-//!   -> KernelService   look up the kernel                             src/service
-//!   -> backend         reserve a permit, decode, validate, estimate   src/backends
+//!   -> KernelService   look up the kernel; encode the output          src/service
+//!   -> backend         reserve a permit, decode, validate, choose     src/backends
 //!   -> worker          a thread of its own; on CUDA a stream too      src/backends/worker_pool
-//!   -> kernel          run, encode                                    src/kernels
+//!   -> kernel          run                                            src/kernels
 //! ```
 //!
 //! The response takes the same path back. In all of it:
@@ -50,6 +50,7 @@
 //! * **One parse, one write.** Input bytes are decoded once, straight into the kernel's typed input. Callers in the same
 //!   process pass typed values and pay for no codec.
 //! * **What costs less than a thread hop runs inline**, everything else on a worker, so that no async thread is blocked.
+//!   Large inputs and outputs are decoded and encoded on threads for that, so that no worker waits for text.
 //! * **Errors carry their meaning**: each has a kind and a retry-after time, which one [table](error) maps to HTTP and gRPC
 //!   statuses.
 //!

@@ -245,8 +245,9 @@ mod tests {
                 let input = kernel.decode_input(Payload::json(input), None).unwrap();
                 kernel.validate(&input).unwrap();
                 let run = kernel.footprint(&input).unwrap_or_else(|| panic!("{id} does not say what a run takes"));
+                let output = kernel.run_cpu(&input, &RunContext::detached()).unwrap();
                 let size = |encoding| {
-                    let payload = kernel.run_cpu(&input, encoding, &RunContext::detached()).unwrap();
+                    let payload = kernel.encode(&output, encoding, Some(run), &RunContext::detached()).unwrap();
                     payload.byte_len().unwrap() as u64
                 };
                 let (json, tensors) = (size(Encoding::Json), size(Encoding::Tensors));

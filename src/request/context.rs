@@ -234,9 +234,9 @@ pub struct Execution {
     pub backend: &'static str,
     /// Device index, if the backend has several devices.
     pub device: Option<u16>,
-    /// Time from the call to the start of the execution.
+    /// Time from the decoded input to the start of the execution.
     pub queued: Duration,
-    /// Execution time: decoding if it was done by a worker, the kernel, and encoding.
+    /// Execution time: the kernel, with its copies to and from a device. Decoding and encoding are not part of it.
     pub executed: Duration,
     /// Prediction of `executed`, from the kernel's cost model and from what earlier runs took.
     pub estimated: Duration,

@@ -4,6 +4,9 @@ use std::num::NonZero;
 use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::service::until_cancelled;
 
 /// Documents up to this size are scanned inline: about 100 µs at 1 GB/s.
 #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
@@ -16,8 +19,8 @@ pub(super) const TYPED_JSON_BYTES: usize = 20 << 10;
 /// Runs `work` inline if it is small, and otherwise on tokio's blocking pool.
 ///
 /// At most half of the machine's threads run such work at one time, so that small requests are not delayed. Dropping
-/// the future ends the wait for a permit. Work that has started runs to its end and holds its permit, so its duration
-/// must be bounded by the size of one request.
+/// the future ends the wait for a permit, and the decoding of JSON. Other work that has started runs to its end and holds its
+/// permit, so its duration must be bounded by the size of one request.
 pub(super) async fn offload<T, F>(is_large: bool, work: F) -> T
 where
     T: Send + 'static,
@@ -34,9 +37,10 @@ where
 {
     Box::pin(async move {
         let permit = Arc::clone(permits()).acquire_owned().await.expect("the semaphore is never closed");
-        let span = tracing::Span::current();
+        let (span, cancelled) = (tracing::Span::current(), CancellationToken::new());
+        let _cancel = cancelled.clone().drop_guard();
         let task = tokio::task::spawn_blocking(move || {
-            let result = span.in_scope(work);
+            let result = until_cancelled(cancelled, || span.in_scope(work));
             drop(permit);
             result
         });

@@ -62,9 +62,9 @@ pub(crate) struct Response {
 /// How a request was run, in any document.
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct ResponseMetadata<'a> {
-    /// The time of the run, in microseconds.
+    /// The time of the run, in microseconds, without decoding and encoding.
     duration_us: u128,
-    /// The time from the call to the start of the run, in microseconds.
+    /// The time from the decoded input to the start of the run, in microseconds.
     queued_us: u128,
     /// The backend that ran it: `CPU` or `CUDA`, or `cache` if the output was cached.
     backend: &'a str,

@@ -45,13 +45,20 @@ pub(crate) trait ErasedKernel: Send + Sync {
     fn footprint(&self, input: &Input) -> Option<Footprint>;
     /// Returns the least bytes of the output's arrays of a single request, where the footprint counts more.
     fn min_output(&self, input: &Input) -> Option<u64>;
-    /// Runs the CPU code. The payload of a shared run is [`MemberResults`], each in the encoding of its own request.
-    fn run_cpu(&self, input: &Input, encoding: Encoding, context: &RunContext<'_>) -> Result<Payload, KernelError>;
+    /// Runs the CPU code. The output of a shared run is [`MemberResults`].
+    fn run_cpu(&self, input: &Input, context: &RunContext<'_>) -> Result<Typed, KernelError>;
     #[cfg(feature = "cuda")]
     fn modules(&self) -> Vec<&'static crate::cuda::Module>;
     #[cfg(feature = "cuda")]
-    fn run_cuda(&self, input: &Input, encoding: Encoding, cuda: &mut LaunchContext<'_>)
-    -> Result<Payload, KernelError>;
+    fn run_cuda(&self, input: &Input, cuda: &mut LaunchContext<'_>) -> Result<Typed, KernelError>;
+    /// Encodes the output of a run, for which `footprint` was reserved.
+    fn encode(
+        &self,
+        output: &Typed,
+        encoding: Encoding,
+        footprint: Option<Footprint>,
+        context: &RunContext<'_>,
+    ) -> Result<Payload, KernelError>;
     fn schemas(&self) -> (Schema, Schema);
 }
 
@@ -98,13 +105,10 @@ impl<K: Kernel> ErasedKernel for K {
         Kernel::min_output(self, typed::<K>(&input.value).ok()?)
     }
 
-    fn run_cpu(&self, input: &Input, encoding: Encoding, context: &RunContext<'_>) -> Result<Payload, KernelError> {
+    fn run_cpu(&self, input: &Input, context: &RunContext<'_>) -> Result<Typed, KernelError> {
         match input.members() {
-            None => {
-                let output = Kernel::run_cpu(self, typed::<K>(&input.value)?, context)?;
-                encode(output, encoding, ErasedKernel::footprint(self, input), context)
-            }
-            Some(jobs) => self.run_members(jobs, context, |inputs| Kernel::run_cpu_batch(self, inputs, context)),
+            None => Ok(Typed::new(Kernel::run_cpu(self, typed::<K>(&input.value)?, context)?)),
+            Some(jobs) => self.run_members(jobs, |inputs| Kernel::run_cpu_batch(self, inputs, context)),
         }
     }
 
@@ -114,22 +118,32 @@ impl<K: Kernel> ErasedKernel for K {
     }
 
     #[cfg(feature = "cuda")]
-    fn run_cuda(
-        &self,
-        input: &Input,
-        encoding: Encoding,
-        cuda: &mut LaunchContext<'_>,
-    ) -> Result<Payload, KernelError> {
+    fn run_cuda(&self, input: &Input, cuda: &mut LaunchContext<'_>) -> Result<Typed, KernelError> {
         match input.members() {
-            None => {
-                let output = Kernel::run_cuda(self, typed::<K>(&input.value)?, cuda)?;
-                encode(output, encoding, ErasedKernel::footprint(self, input), cuda.context())
-            }
-            Some(jobs) => {
-                let context = *cuda.context();
-                self.run_members(jobs, &context, |inputs| Kernel::run_cuda_batch(self, inputs, cuda))
-            }
+            None => Ok(Typed::new(Kernel::run_cuda(self, typed::<K>(&input.value)?, cuda)?)),
+            Some(jobs) => self.run_members(jobs, |inputs| Kernel::run_cuda_batch(self, inputs, cuda)),
         }
+    }
+
+    fn encode(
+        &self,
+        output: &Typed,
+        encoding: Encoding,
+        footprint: Option<Footprint>,
+        context: &RunContext<'_>,
+    ) -> Result<Payload, KernelError> {
+        let of_another_type =
+            || KernelError::kernel(format!("a value of type {} is not the kernel's output", output.type_name()));
+        let value = || (output.get() as &dyn Any).downcast_ref::<K::Output>().ok_or_else(of_another_type);
+        Ok(match encoding {
+            Encoding::Json => {
+                let reserved = context.memory().filter(|memory| memory.is_limited()).zip(footprint);
+                let expected = reserved.map_or(0, |(memory, run)| run.max_as_json(memory.max_response_size()));
+                Payload::Json(encode_json(value()?, usize::try_from(expected).unwrap_or(usize::MAX), context)?)
+            }
+            Encoding::Tensors => Payload::Tensors(encode_tensors(value()?, context)?),
+            Encoding::Typed => Payload::Typed(output.clone()),
+        })
     }
 
     fn schemas(&self) -> (Schema, Schema) {
@@ -161,9 +175,8 @@ trait RunMembers: Kernel + Sized {
     fn run_members(
         &self,
         jobs: &[Job],
-        context: &RunContext<'_>,
         run: impl FnOnce(&[&Self::Input]) -> Result<Vec<Self::Output>, KernelError>,
-    ) -> Result<Payload, KernelError> {
+    ) -> Result<Typed, KernelError> {
         let mut now = None;
         let mut inputs = Vec::with_capacity(jobs.len());
         let mut rejected = Vec::with_capacity(jobs.len());
@@ -183,42 +196,15 @@ trait RunMembers: Kernel + Sized {
                 format!("the kernel returned {} outputs for {} inputs of a shared run", outputs.len(), inputs.len());
             return Err(KernelError::kernel(error));
         }
-        let mut ran = outputs.into_iter().zip(inputs);
+        let mut outputs = outputs.into_iter();
         let result = |(job, rejected): (&Job, Option<KernelError>)| match rejected {
             Some(error) => Err(error),
-            None => {
-                let (output, input) = ran.next().expect("an output for each input");
-                let context = context.with_deadline(job.deadline()).with_memory(job.memory());
-                let payload = encode(output, job.encoding(), self.footprint(input), &context)?;
-                let memory = job.split_response(&payload);
-                Ok((payload, memory))
-            }
+            None => Ok(job.payload_of(Typed::new(outputs.next().expect("an output for each input")))),
         };
-        Ok(MemberResults::into_payload(jobs.iter().zip(rejected).map(result).collect()))
+        Ok(MemberResults::into_typed(jobs.iter().zip(rejected).map(result).collect()))
     }
 }
 
 impl<K: Kernel> RunMembers for K {}
-
-/// Encodes an output, for which `footprint` was reserved.
-fn encode<T: serde::Serialize + Any + Send + Sync>(
-    output: T,
-    encoding: Encoding,
-    footprint: Option<Footprint>,
-    context: &RunContext<'_>,
-) -> Result<Payload, KernelError> {
-    let encode = || {
-        Ok(match encoding {
-            Encoding::Json => {
-                let reserved = context.memory().filter(|memory| memory.is_limited()).zip(footprint);
-                let expected = reserved.map_or(0, |(memory, run)| run.max_as_json(memory.max_response_size()));
-                Payload::Json(encode_json(&output, usize::try_from(expected).unwrap_or(usize::MAX), context)?)
-            }
-            Encoding::Tensors => Payload::Tensors(encode_tensors(&output, context)?),
-            Encoding::Typed => Payload::typed(output),
-        })
-    };
-    context.encoding(encode)
-}
 
 pub(crate) type SharedKernel = Arc<dyn ErasedKernel>;

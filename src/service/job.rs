@@ -2,15 +2,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tokio_util::sync::CancellationToken;
 
-use super::codec::{DeadlinePassed, decode_until, decoded_size};
+use super::codec::{Offloaded, decode_until, decoded_size, offload};
 use super::erased::Input;
 use super::operands::decode_with_operands;
 use super::payload::Encoding;
+use super::unencoded::Unencoded;
 use super::{
     BackendKind, Cost, Footprint, HostReservation, KernelError, KernelRequest, KernelResponse, Mode, OperandVersion,
-    Payload, PinnedMemory, Progress, RegisteredKernel, RequestOperands, RunContext,
+    Payload, PinnedMemory, Progress, RegisteredKernel, RequestOperands, RunContext, Typed,
 };
+use crate::fair_queue::QueueKey;
 use crate::request::{Execution, OperandUse, Priority, RequestContext, Scheduling, Share, TraceContext};
 
 /// A kernel request that a backend runs: the registered kernel, the payload, and the request's metadata.
@@ -20,6 +23,9 @@ use crate::request::{Execution, OperandUse, Priority, RequestContext, Scheduling
 ///
 /// * runs the kernel on a thread of its own with [`run_cpu`](Self::run_cpu), or
 /// * forwards the request elsewhere with [`into_request`](Self::into_request).
+///
+/// The backends of this crate return an output that is not encoded yet, as a typed payload; [`KernelService`](super::KernelService)
+/// encodes it when the response has come through the layers around the backend. [`run_cpu`](Self::run_cpu) encodes it itself.
 ///
 /// It fails a job with a [`KernelError`], such as one made by [`KernelError::backend`], or with an error type of its own
 /// that implements `From<KernelError>`. The example `custom_backend` is a backend that forwards.
@@ -117,6 +123,11 @@ impl Job {
         self.backend
     }
 
+    /// Returns whether a backend of this kind may run the job: its kernel has code for it, and the request asks for no other.
+    pub(crate) fn may_run_on(&self, backend: BackendKind) -> bool {
+        self.kernel.info().supports(backend) && self.backend.is_none_or(|requested| requested == backend)
+    }
+
     /// Returns the request's payload; `None` once it has been decoded.
     pub fn payload(&self) -> Option<&Payload> {
         (self.input.is_none() && self.prepare_error.is_none()).then_some(&self.payload)
@@ -195,18 +206,18 @@ impl Job {
         let started = Instant::now();
         self.with_context(Some(&is_cancelled), |job, context| {
             context.check_before_start()?;
-            job.prepare(None, None)?;
-            let (payload, batch_size) = job.run_with(context, |job, context| job.run_kernel_on_cpu(context))?;
+            job.prepare(None)?;
+            let (output, batch_size) = job.run_with(context, |job, context| job.run_kernel_on_cpu(context))?;
             let mut execution = Execution::new(BackendKind::Cpu.as_str());
             (execution.executed, execution.batch_size) = (started.elapsed(), batch_size);
             execution.set_operands(job.operand_uses(|_| true));
-            Ok(job.response(payload, execution))
+            Unencoded::encode_in(job.response(output, execution), Some(&is_cancelled))
         })
     }
 
     /// Runs the kernel's CPU code on the prepared input.
-    pub(crate) fn run_kernel_on_cpu(&self, context: &RunContext<'_>) -> Result<Payload, KernelError> {
-        self.kernel.run_cpu(self.prepared_input()?, self.encoding, context)
+    pub(crate) fn run_kernel_on_cpu(&self, context: &RunContext<'_>) -> Result<Typed, KernelError> {
+        self.kernel.run_cpu(self.prepared_input()?, context)
     }
 
     /// Calls `run` with the context of this job's run.
@@ -244,59 +255,97 @@ impl Job {
         self.run_limit > 0 && self.deadline.is_none_or(|deadline| Instant::now() < deadline)
     }
 
-    /// Makes the response of a run; a large payload goes on to hold its share of the request's reserved memory.
-    pub(crate) fn response(&self, payload: Payload, execution: Execution) -> KernelResponse {
-        let memory = self.split_response(&payload);
-        KernelResponse::new(payload, execution).with_memory(memory)
+    /// Makes the response of a run. [`KernelService`](super::KernelService) encodes the output.
+    pub(crate) fn response(&self, output: Typed, execution: Execution) -> KernelResponse {
+        KernelResponse::new(self.payload_of(output), execution)
     }
 
-    /// Estimates the run time of an input that has not been decoded yet: to decode it, and to move as many bytes.
-    pub(crate) fn undecoded_time(&self, time: impl FnOnce(Cost) -> Duration) -> Duration {
-        let bytes = self.payload.byte_len().unwrap_or(0) as u64;
-        let moved = self.cost().unwrap_or(Cost { bytes, ..Cost::default() });
-        decode_time(&self.payload).saturating_add(time(moved))
+    /// Makes the payload of the response, which is to be encoded unless the request has a typed payload.
+    pub(crate) fn payload_of(&self, output: Typed) -> Payload {
+        match (&self.input, self.encoding) {
+            (Some(input), Encoding::Json | Encoding::Tensors) => {
+                Unencoded::new(self.kernel.clone(), input, output, self.encoding)
+                    .for_request(self.deadline, self.memory().cloned(), self.queue_key())
+                    .into_payload()
+            }
+            _ => Payload::Typed(output),
+        }
     }
 
-    pub(crate) fn encoding(&self) -> Encoding {
-        self.encoding
-    }
-
-    /// Decodes and validates the input, as far as that takes no longer than `bound`. Large arrays that have to be copied
-    /// are copied into `memory`.
+    /// Decodes and validates the input, as far as that takes no longer than `bound`.
     ///
     /// Later calls return the same error again, as the payload may be gone.
-    pub(crate) fn prepare(
+    pub(crate) fn prepare(&mut self, bound: Option<Duration>) -> Result<(), KernelError> {
+        self.prepare_into(bound, None, None)
+    }
+
+    /// Decodes and validates the input on a codec thread, which copies large arrays into `memory` if they have to be copied.
+    /// The job comes back prepared, or [`prepare`](Self::prepare) returns the error.
+    pub(crate) fn offload_prepare(mut self, memory: Option<PinnedMemory>) -> Result<Offloaded<Self>, KernelError> {
+        let key = QueueKey { expected: decode_time(&self.payload), ..self.queue_key() };
+        offload(key, move |cancelled| {
+            // It is kept in the job.
+            let _error = self.prepare_into(None, memory.as_ref(), Some(cancelled));
+            self
+        })
+    }
+
+    /// Returns whether the input has been decoded and found valid.
+    pub(crate) fn is_prepared(&self) -> bool {
+        self.is_valid
+    }
+
+    /// Returns the position of the job in a queue; its expected time is not known.
+    pub(crate) fn queue_key(&self) -> QueueKey {
+        QueueKey { share: self.share().unwrap_or_default(), priority: self.priority, expected: Duration::ZERO }
+    }
+
+    fn prepare_into(
         &mut self,
         bound: Option<Duration>,
         memory: Option<&PinnedMemory>,
+        cancelled: Option<&CancellationToken>,
     ) -> Result<(), KernelError> {
         if let Some(error) = &self.prepare_error {
             return Err(KernelError::clone(error));
         }
-        let prepared = self.try_prepare(bound, memory);
+        let prepared = self.try_prepare(bound, memory, cancelled);
         if let Err(error) = &prepared {
             self.prepare_error = Some(Box::new(error.clone()));
         }
         prepared
     }
 
-    fn try_prepare(&mut self, bound: Option<Duration>, memory: Option<&PinnedMemory>) -> Result<(), KernelError> {
+    fn try_prepare(
+        &mut self,
+        bound: Option<Duration>,
+        memory: Option<&PinnedMemory>,
+        cancelled: Option<&CancellationToken>,
+    ) -> Result<(), KernelError> {
         let fits = |time: Duration| bound.is_none_or(|bound| time <= bound);
+        // To look at what was read from a document takes less time than to read it.
+        let mut is_quick = false;
         if self.input.is_none() {
             if !fits(decode_time(&self.payload)) {
                 return Ok(());
             }
-            self.input = Some(self.decode(memory)?);
+            is_quick = self.encoding != Encoding::Typed && self.operands.versions().is_empty();
+            self.input = Some(self.decode(memory, cancelled)?);
         }
         let Some(input) = &self.input else { return Ok(()) };
-        if !self.is_valid && fits(Cost { bytes: input.cost.bytes, ..Cost::default() }.time(TENSOR_RATE, 1.0)) {
+        let time = || Cost { bytes: input.cost.bytes, ..Cost::default() }.time(TENSOR_RATE, 1.0);
+        if !self.is_valid && (is_quick || fits(time())) {
             self.kernel.validate(input)?;
             self.is_valid = true;
         }
         Ok(())
     }
 
-    fn decode(&mut self, memory: Option<&PinnedMemory>) -> Result<Input, KernelError> {
+    fn decode(
+        &mut self,
+        memory: Option<&PinnedMemory>,
+        cancelled: Option<&CancellationToken>,
+    ) -> Result<Input, KernelError> {
         let payload = std::mem::replace(&mut self.payload, Payload::Json(Bytes::new()));
         let reservation = self.extensions.get::<HostReservation>();
         // An array decoded from JSON grows by doubling, so it can have twice its size until it is complete.
@@ -312,8 +361,7 @@ impl Job {
             reservation.grow(decoded + growing)?;
         }
         let decode = || decode_with_operands(&self.operands, || self.kernel.decode_input(payload, memory));
-        let input = decode_until(self.deadline, decode);
-        let input = input.map_err(|DeadlinePassed| KernelError::DeadlineExceeded { started: false })??;
+        let input = decode_until(self.deadline, cancelled, decode)??;
         if let Some(reservation) = reservation {
             reservation.shrink(growing);
         }
@@ -346,14 +394,6 @@ impl Job {
         Ok(memory.grow(bytes)?)
     }
 
-    /// Splits off the memory that the payload of the response goes on to hold. `None` for a small payload, which is about
-    /// to be copied to its connection.
-    pub(crate) fn split_response(&self, payload: &Payload) -> Option<HostReservation> {
-        let memory = self.memory().filter(|memory| memory.is_limited())?;
-        let bytes = payload.byte_len()?;
-        (bytes > KernelResponse::SMALL).then(|| memory.split(bytes as u64))
-    }
-
     /// Returns the input once [`prepare`](Self::prepare) has decoded and validated it.
     pub(crate) fn input(&self) -> Option<&Input> {
         self.input.as_ref().filter(|_| self.is_valid)
@@ -368,9 +408,9 @@ impl Job {
     }
 }
 
-/// An input that takes no longer to decode is decoded on the calling thread, which may be a runtime's: its tasks should not run
-/// for longer without a pause. A hop to another thread and back would take about 20 µs.
-pub(crate) const DECODE_INLINE: Duration = Duration::from_micros(100);
+/// An input that takes no longer to decode is decoded on the calling thread, and an output is encoded there. It may be a
+/// runtime's, whose tasks should not run for longer without a pause. A hop to another thread and back would take about 20 µs.
+pub(crate) const CODEC_INLINE: Duration = Duration::from_micros(100);
 
 /// Bytes decoded a second on one core: arrays of numbers in JSON.
 const JSON_RATE: f64 = 350e6;

@@ -15,9 +15,9 @@ use super::{Cost, Footprint, InvalidInput, KernelError, KernelInfo, OperandVersi
 /// once. Callers in the same process pass both as they are, without a codec. Use [`Buffer`](super::Buffer) for arrays.
 ///
 /// # Panics
-/// A panic in the kernel's code or in the code of its types (decoding, encoding, schemas, drops) fails its own request
-/// and no other: the caller gets [`KernelError::Panicked`], clients of servers get an internal error, and
-/// `kernel_panics_total` counts it. Two panics cannot be caught and abort the process: a second panic while the first one
+/// A panic in the kernel's code or in the code of its types (decoding, encoding, schemas) fails its own request and no
+/// other: the caller gets [`KernelError::Panicked`], clients of servers get an internal error, and `kernel_panics_total`
+/// counts it. A panic in the `Drop` of an input or an output is logged, and the response sent. Two panics cannot be caught and abort the process: a second panic while the first one
 /// unwinds, such as one in the `Drop` of a local variable; and a panic whose payload panics when it is dropped, in both
 /// halves of a `rayon::join` (and so in two pieces of a parallel iterator), because rayon drops one of the payloads.
 pub trait Kernel: Send + Sync + 'static {

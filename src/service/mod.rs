@@ -2,8 +2,11 @@
 //!
 //! A [`KernelRequest`] names a kernel and carries a [`Payload`]. [`KernelService`] looks up the kernel in the
 //! [`KernelRegistry`] and hands the [`Job`] to a backend, which is a [`Service`](tower_service::Service) of jobs. The
-//! backend decodes the payload into the kernel's typed input, validates it, runs the kernel, and encodes the output like
-//! the request. A kernel is a type that implements [`Kernel`].
+//! backend decodes the payload into the kernel's typed input, validates it and runs the kernel. Then the service encodes the
+//! output like the request. A kernel is a type that implements [`Kernel`].
+//!
+//! What takes up to 100 µs is decoded and encoded on the calling thread, anything else on threads for that, of which there are
+//! as many as processors. No worker and no permit of a device is occupied meanwhile.
 //!
 //! This module does not know which backends exist; those of this crate are in [`backends`](crate::backends).
 
@@ -33,6 +36,7 @@ mod run_context;
 mod run_times;
 mod shared_run;
 mod tensor;
+mod unencoded;
 
 pub use crate::buffer::{Bf16, Buffer, DType, Element, F16};
 pub use crate::request::BackendKind;
@@ -43,7 +47,7 @@ pub use cost::{Cost, Footprint};
 pub use cuda::LaunchContext;
 pub use error::{BackendError, InvalidInput, KernelError};
 pub use host_memory::{HostMemory, HostMemoryError, HostReservation};
-pub(crate) use job::DECODE_INLINE;
+pub(crate) use job::CODEC_INLINE;
 pub use job::Job;
 pub use json::IntoJson;
 pub use kernel::{BatchKey, Kernel};
@@ -68,7 +72,9 @@ pub use tensor::{Tensor, TensorError, Tensors};
 
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use codec::decode_json;
-pub(crate) use codec::{PinnedMemory, optional_sequence, read_all};
+#[cfg(any(feature = "actix", feature = "axum", feature = "grpc", feature = "hyper"))]
+pub(crate) use codec::until_cancelled;
+pub(crate) use codec::{Offloaded, PinnedMemory, optional_sequence, read_all};
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use document::ResponseMetadata;
 #[cfg(any(feature = "axum", feature = "hyper"))]

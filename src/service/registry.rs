@@ -328,25 +328,25 @@ impl RegisteredKernel {
         self.guarded(|kernel| kernel.min_output(input)).unwrap_or(None)
     }
 
-    /// Runs the CPU code. The payload of a shared run is [`MemberResults`](super::MemberResults), each in the encoding of
-    /// its own request.
-    pub(crate) fn run_cpu(
-        &self,
-        input: &Input,
-        encoding: Encoding,
-        context: &RunContext<'_>,
-    ) -> Result<Payload, KernelError> {
-        self.guarded(|kernel| kernel.run_cpu(input, encoding, context))?
+    /// Runs the CPU code. The output of a shared run is [`MemberResults`](super::MemberResults).
+    pub(crate) fn run_cpu(&self, input: &Input, context: &RunContext<'_>) -> Result<Typed, KernelError> {
+        self.guarded(|kernel| kernel.run_cpu(input, context))?
     }
 
     #[cfg(feature = "cuda")]
-    pub(crate) fn run_cuda(
+    pub(crate) fn run_cuda(&self, input: &Input, cuda: &mut LaunchContext<'_>) -> Result<Typed, KernelError> {
+        self.guarded(|kernel| kernel.run_cuda(input, cuda))?
+    }
+
+    /// Encodes the output of a run, for which `footprint` was reserved.
+    pub(crate) fn encode(
         &self,
-        input: &Input,
+        output: &Typed,
         encoding: Encoding,
-        cuda: &mut LaunchContext<'_>,
+        footprint: Option<Footprint>,
+        context: &RunContext<'_>,
     ) -> Result<Payload, KernelError> {
-        self.guarded(|kernel| kernel.run_cuda(input, encoding, cuda))?
+        self.guarded(|kernel| kernel.encode(output, encoding, footprint, context))?
     }
 
     /// Returns the device code that the kernel launches; none if the kernel panics when it is asked.

@@ -1,10 +1,11 @@
 use std::future::Future;
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use pin_project::pin_project;
 
-use super::{KernelError, KernelResponse};
+use super::unencoded::Unencoded;
+use super::{CODEC_INLINE, KernelError, KernelResponse, Offloaded};
 
 /// The response future of [`KernelService`](super::KernelService). Dropping it cancels the run.
 #[pin_project]
@@ -20,6 +21,8 @@ pub struct ResponseFuture<F> {
 enum State<F> {
     Rejected(KernelError),
     Running(#[pin] F),
+    /// A codec thread encodes the output.
+    Encoding(#[pin] Offloaded<Result<KernelResponse, KernelError>>),
 }
 
 impl<F> ResponseFuture<F> {
@@ -40,9 +43,22 @@ where
     type Output = Result<KernelResponse, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().state.project() {
-            StateProjection::Rejected(error) => Poll::Ready(Err(error.clone().into())),
-            StateProjection::Running(future) => future.poll(cx),
+        let mut state = self.project().state;
+        loop {
+            match state.as_mut().project() {
+                StateProjection::Rejected(error) => return Poll::Ready(Err(error.clone().into())),
+                StateProjection::Running(future) => {
+                    let response = ready!(future.poll(cx))?;
+                    let Some(output) = Unencoded::of(&response) else { return Poll::Ready(Ok(response)) };
+                    if output.time() <= CODEC_INLINE {
+                        return Poll::Ready(output.encode(response, None).map_err(E::from));
+                    }
+                    state.set(State::Encoding(output.offload(response)?));
+                }
+                StateProjection::Encoding(encoding) => {
+                    return Poll::Ready(ready!(encoding.poll(cx)).flatten().map_err(E::from));
+                }
+            }
         }
     }
 }

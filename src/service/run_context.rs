@@ -1,5 +1,4 @@
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{HostReservation, KernelError, Progress};
@@ -11,7 +10,6 @@ pub struct RunContext<'a> {
     deadline: Option<Instant>,
     progress: Option<&'a Progress>,
     memory: Option<&'a HostReservation>,
-    encoding_nanos: Option<&'a AtomicU64>,
 }
 
 impl<'a> RunContext<'a> {
@@ -22,7 +20,7 @@ impl<'a> RunContext<'a> {
 
     /// Creates a context that is cancelled once `is_cancelled` returns `true` or `deadline` has passed.
     pub(crate) const fn new(is_cancelled: Option<&'a (dyn Fn() -> bool + Sync)>, deadline: Option<Instant>) -> Self {
-        Self { is_cancelled, deadline, progress: None, memory: None, encoding_nanos: None }
+        Self { is_cancelled, deadline, progress: None, memory: None }
     }
 
     /// Reports steps and the estimate to `progress`.
@@ -41,21 +39,6 @@ impl<'a> RunContext<'a> {
     pub(crate) const fn with_memory(mut self, memory: Option<&'a HostReservation>) -> Self {
         self.memory = memory;
         self
-    }
-
-    /// Adds the nanoseconds that the encoding of outputs takes to `nanos`.
-    pub(crate) const fn with_encoding_nanos(mut self, nanos: &'a AtomicU64) -> Self {
-        self.encoding_nanos = Some(nanos);
-        self
-    }
-
-    /// Calls `encode`, whose time is not that of the kernel.
-    pub(crate) fn encoding<T>(&self, encode: impl FnOnce() -> T) -> T {
-        let Some(nanos) = self.encoding_nanos else { return encode() };
-        let start = Instant::now();
-        let encoded = encode();
-        nanos.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
-        encoded
     }
 
     /// Returns the request's reservation of host memory.

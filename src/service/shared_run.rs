@@ -5,29 +5,26 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::erased::Input;
-use super::{
-    BackendKind, BatchKey, Cost, HostReservation, Job, KernelError, Payload, Progress, RegisteredKernel, RunContext,
-    Typed,
-};
+use super::{BackendKind, BatchKey, Cost, Job, KernelError, Payload, Progress, RegisteredKernel, RunContext, Typed};
 use crate::request::{RequestContext, Share};
 
 /// The jobs that were merged; the input of the job that runs them.
 #[derive(Debug)]
 pub(crate) struct Members(pub(super) Vec<Job>);
 
-/// The results of the members of a shared run; the payload of its response.
+/// The payloads of the members of a shared run; its output.
 #[derive(Debug)]
 pub(crate) struct MemberResults(Vec<MemberResult>);
 
-/// The output of one member of a shared run, with the host memory that its payload holds.
-pub(crate) type MemberResult = Result<(Payload, Option<HostReservation>), KernelError>;
+/// The payload of the response to one member of a shared run.
+pub(crate) type MemberResult = Result<Payload, KernelError>;
 
 impl MemberResults {
-    pub(crate) fn into_payload(results: Vec<MemberResult>) -> Payload {
-        Payload::typed(Self(results))
+    pub(crate) fn into_typed(results: Vec<MemberResult>) -> Typed {
+        Typed::new(Self(results))
     }
 
-    /// Returns the results in a payload made by [`into_payload`](Self::into_payload); `None` for any other payload.
+    /// Returns the results in the payload of a shared run's response; `None` for any other payload.
     pub(crate) fn from_payload(payload: Payload) -> Option<Vec<MemberResult>> {
         let results = payload.downcast::<Self>()?;
         // The payload has the only other reference.
@@ -114,7 +111,7 @@ impl Job {
     /// `None` if the kernel has no batch key, if the input takes longer than `bound` to decode and validate, if it is
     /// invalid, and if the request has a [`Progress`].
     pub(crate) fn merge_key(&mut self, bound: Duration) -> Option<MergeKey> {
-        if self.extensions.get::<Progress>().is_some() || self.prepare(Some(bound), None).is_err() {
+        if self.extensions.get::<Progress>().is_some() || self.prepare(Some(bound)).is_err() {
             return None;
         }
         let input = self.input()?;
@@ -129,15 +126,15 @@ impl Job {
         self.batched_at.map_or(Duration::ZERO, |batched_at| now.saturating_duration_since(batched_at))
     }
 
-    /// Reserves the host memory of the run and runs the prepared job by `run`. Returns the payload and how many requests
+    /// Reserves the host memory of the run and runs the prepared job by `run`. Returns the output and how many requests
     /// shared the run.
     ///
     /// If a shared run fails and one member may be the cause, every member is run by itself, so that only that one fails.
     pub(crate) fn run_with(
         &self,
         context: &RunContext<'_>,
-        mut run: impl FnMut(&Self, &RunContext<'_>) -> Result<Payload, KernelError>,
-    ) -> Result<(Payload, u32), KernelError> {
+        mut run: impl FnMut(&Self, &RunContext<'_>) -> Result<Typed, KernelError>,
+    ) -> Result<(Typed, u32), KernelError> {
         let result = self.reserve_run().and_then(|()| run(self, context));
         match (result, self.members()) {
             (Err(error), Some(members)) if may_be_caused_by_one_member(&error) => {
@@ -152,15 +149,15 @@ impl Job {
 }
 
 fn may_be_caused_by_one_member(error: &KernelError) -> bool {
-    use KernelError::{Device, Encode, InvalidInput, Kernel, OutOfMemory, Panicked};
-    matches!(error, InvalidInput(_) | OutOfMemory { .. } | Panicked { .. } | Encode(_) | Device(_) | Kernel(_))
+    use KernelError::{Device, InvalidInput, Kernel, OutOfMemory, Panicked};
+    matches!(error, InvalidInput(_) | OutOfMemory { .. } | Panicked { .. } | Device(_) | Kernel(_))
 }
 
 fn run_each(
     members: &[Job],
     context: &RunContext<'_>,
-    mut run: impl FnMut(&Job, &RunContext<'_>) -> Result<Payload, KernelError>,
-) -> Result<Payload, KernelError> {
+    mut run: impl FnMut(&Job, &RunContext<'_>) -> Result<Typed, KernelError>,
+) -> Result<Typed, KernelError> {
     let mut results = Vec::with_capacity(members.len());
     for job in members {
         let context = context.with_deadline(job.deadline).with_memory(job.memory());
@@ -170,11 +167,8 @@ fn run_each(
             Err(error @ (KernelError::Cancelled | KernelError::DeviceLost { .. } | KernelError::Stopped { .. })) => {
                 return Err(error);
             }
-            result => results.push(result.map(|payload| {
-                let memory = job.split_response(&payload);
-                (payload, memory)
-            })),
+            result => results.push(result.map(|output| job.payload_of(output))),
         }
     }
-    Ok(MemberResults::into_payload(results))
+    Ok(MemberResults::into_typed(results))
 }

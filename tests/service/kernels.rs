@@ -13,7 +13,7 @@ use tower_kernels::service::{
 };
 
 /// Costs far more than the inline bound.
-pub(crate) const LARGE: Cost = Cost { bytes: 1 << 40, operations: 0, device_memory: 0 };
+pub(crate) const LARGE: Cost = Cost { bytes: 0, operations: 1 << 40, device_memory: 0 };
 
 #[derive(Debug, Clone, PartialEq, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]

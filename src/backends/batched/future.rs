@@ -76,8 +76,7 @@ fn split<E: From<KernelError>>(response: KernelResponse, members: &[Member]) -> 
         // Those of the other members are none of its business: they may be another tenant's.
         let own = operands.uses_among(execution.operands());
         execution.set_operands(own);
-        let (payload, memory) = result?;
-        Ok(KernelResponse::new(payload, execution).with_memory(memory))
+        Ok(KernelResponse::new(result?, execution))
     };
     results.into_iter().zip(members).map(response).collect()
 }
@@ -103,10 +102,10 @@ mod tests {
             members.push((Duration::ZERO, RequestOperands::of(&payload, &operands, Some(tenant))));
         }
         members.push((Duration::ZERO, RequestOperands::default()));
-        let results = (0..3).map(|_| Ok((Payload::json("1"), None))).collect();
+        let results = (0..3).map(|_| Ok(Payload::json("1"))).collect();
         let mut execution = Execution::new("CUDA");
         execution.set_operands(uses.clone());
-        let response = KernelResponse::new(MemberResults::into_payload(results), execution);
+        let response = KernelResponse::new(Payload::Typed(MemberResults::into_typed(results)), execution);
         let responses = split::<KernelError>(response, &members);
         let seen: Vec<_> =
             responses.into_iter().map(|response| response.unwrap().execution.operands().to_vec()).collect();

@@ -8,7 +8,7 @@ use crate::backends::worker_pool::Profile;
 use crate::backends::{Local, Preference};
 use crate::layers::BatchLayer;
 use crate::middleware::batch::{BatchPolicy, BatchSnapshot};
-use crate::service::{BackendKind, DECODE_INLINE, Job, KernelError, KernelResponse, MergeKey};
+use crate::service::{BackendKind, CODEC_INLINE, Job, KernelError, KernelResponse, MergeKey};
 
 /// Merges requests into shared runs of a backend. See the [module](super).
 ///
@@ -136,11 +136,11 @@ impl SameRun {
             Gain::All => true,
             Gain::OnDevices { preference, .. } => {
                 job.kernel().info().supports(BackendKind::Cuda)
-                    && job.prepare(Some(DECODE_INLINE), None).is_ok()
+                    && job.prepare(Some(CODEC_INLINE)).is_ok()
                     && preference.backend(job) == Some(BackendKind::Cuda)
             }
             Gain::OnWorkers(cpu) => {
-                let is_prepared = job.prepare(Some(DECODE_INLINE), None).is_ok();
+                let is_prepared = job.prepare(Some(CODEC_INLINE)).is_ok();
                 is_prepared && cpu.predict(job).is_some_and(|time| time > cpu.inline)
             }
         }
@@ -154,7 +154,7 @@ impl BatchPolicy<Job> for SameRun {
         if !self.gains(job) {
             return None;
         }
-        job.merge_key(DECODE_INLINE).map(BatchedKey)
+        job.merge_key(CODEC_INLINE).map(BatchedKey)
     }
 
     fn weight(&self, key: &BatchedKey, job: &Job) -> u64 {

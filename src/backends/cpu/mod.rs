@@ -9,7 +9,7 @@ use tower::load::Load;
 use tower_service::Service;
 
 use super::worker_pool::{PoolHandle, PoolLoad, PoolStatus, Profile, Reservation, RunFuture, Worker, WorkerPool};
-use crate::service::{BackendKind, Job, KernelError, KernelResponse, Payload, RunContext};
+use crate::service::{BackendKind, Job, KernelError, KernelResponse, RunContext, Typed};
 
 /// Runs jobs on the host's processors.
 ///
@@ -66,6 +66,7 @@ impl CpuBackend {
             launch: Duration::ZERO,
             bytes_per_second: 8e9,
             operations_per_second: 2e9,
+            pinned_memory: None,
         };
         let workers = |_: &_| Ok(std::iter::repeat_with(|| CpuWorker).take(config.workers.max(1)).collect());
         let pool = WorkerPool::start(profile, config.queue, None, workers)?;
@@ -115,7 +116,7 @@ impl Load for CpuBackend {
 pub(super) struct CpuWorker;
 
 impl Worker for CpuWorker {
-    fn run(&mut self, job: &Job, context: &RunContext<'_>, _: Option<Reservation>) -> Result<Payload, KernelError> {
+    fn run(&mut self, job: &Job, context: &RunContext<'_>, _: Option<Reservation>) -> Result<Typed, KernelError> {
         job.run_kernel_on_cpu(context)
     }
 

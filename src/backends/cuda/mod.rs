@@ -120,6 +120,7 @@ impl CudaBackend {
             // The PCIe bus bounds most requests.
             bytes_per_second: 20e9,
             operations_per_second: 5e12,
+            pinned_memory: Some(device.pinned.clone()),
         };
         let workers = |pool: &Arc<super::worker_pool::PoolState>| {
             let closing = Arc::clone(pool);

@@ -4,11 +4,10 @@ use std::mem::ManuallyDrop;
 
 use crate::backends::worker_pool::{Reservation, Worker};
 use crate::cuda::{
-    CudaError, HostArrays, LaunchContext, NeverCancelled, PhaseTimes, PinnedMemory, ReservedMemory, StreamExecutor,
-    StreamPriority,
+    CudaError, HostArrays, LaunchContext, NeverCancelled, PhaseTimes, ReservedMemory, StreamExecutor, StreamPriority,
 };
 use crate::request::{DeviceTimes, Priority, RequestContext};
-use crate::service::{Job, KernelError, OperandVersion, Payload, RunContext};
+use crate::service::{Job, KernelError, OperandVersion, RunContext, Typed};
 
 /// A worker of a device.
 #[derive(Debug)]
@@ -53,7 +52,7 @@ impl Worker for CudaWorker {
         job: &Job,
         context: &RunContext<'_>,
         reservation: Option<Reservation>,
-    ) -> Result<Payload, KernelError> {
+    ) -> Result<Typed, KernelError> {
         let executor = &mut *self.0;
         let input = job.prepared_input()?;
         job.operands().into_iter().for_each(|version| version.register_derived_arrays());
@@ -65,7 +64,7 @@ impl Worker for CudaWorker {
             let ended = executor.end(context).map_err(|error| executor.record_error(error));
             return Err(kernel_error(ended.err().unwrap_or(error), context));
         }
-        let result = job.kernel().run_cuda(input, job.encoding(), &mut LaunchContext::new(executor, context));
+        let result = job.kernel().run_cuda(input, &mut LaunchContext::new(executor, context));
         if result.is_err() {
             executor.cancel();
         }
@@ -82,10 +81,6 @@ impl Worker for CudaWorker {
 
     fn needs(&self, job: &Job) -> u64 {
         job.cost().map_or(0, |cost| self.0.reservation_for(cost.device_memory))
-    }
-
-    fn pinned_memory(&self) -> Option<&PinnedMemory> {
-        Some(&self.0.device().pinned)
     }
 
     fn take_times(&mut self, job: &Job) -> Option<DeviceTimes> {

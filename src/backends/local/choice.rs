@@ -30,14 +30,11 @@ pub(super) struct Chosen {
 
 /// Chooses the backend for a job and releases the permits of the others.
 ///
-/// A job that could not be decoded yet goes to the most preferred kind.
-///
 /// # Errors
 /// The job asks for a backend that cannot run it, or no open pool can run it.
 pub(super) fn choose(devices: &DeviceSet, job: &Job, mut permits: Permits) -> Result<Chosen, KernelError> {
     let info = job.kernel().info();
     let requested = job.requested_backend();
-    let can_run = |kind: BackendKind| info.supports(kind) && requested.is_none_or(|requested| requested == kind);
     let operands = job.operands();
     // The devices that have the job's operands, before times are compared.
     for (permit, kind) in permits.iter_mut().zip(KINDS) {
@@ -48,7 +45,8 @@ pub(super) fn choose(devices: &DeviceSet, job: &Job, mut permits: Permits) -> Re
         let permit = permit.as_ref()?;
         predicted_response(permit.pool(), permit.load_of_others(), job)
     });
-    let best = (0..KINDS.len()).filter(|&at| permits[at].is_some() && can_run(KINDS[at])).min_by_key(|&at| times[at]);
+    let best =
+        (0..KINDS.len()).filter(|&at| permits[at].is_some() && job.may_run_on(KINDS[at])).min_by_key(|&at| times[at]);
     let Some(best) = best else { return Err(no_backend(devices, job)) };
     let mut chosen = Chosen { permit: permits[best].take().expect("a permit"), choice: None, limit: None };
     let Some(other) = (0..KINDS.len()).find(|&at| permits[at].is_some()) else { return Ok(chosen) };

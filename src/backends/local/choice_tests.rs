@@ -11,8 +11,8 @@ use crate::backends::cpu::{CpuBackend, CpuConfig};
 use crate::backends::worker_pool::{Profile, Reservation, Worker, WorkerPool};
 use crate::request::{BackendChoice, ChoiceReason, Execution};
 use crate::service::{
-    BackendKind, Cost, InvalidInput, Job, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, Payload,
-    RunContext,
+    BackendKind, Cost, InvalidInput, Job, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest,
+    KernelService, Payload, RunContext, Typed,
 };
 
 const CPU: BackendKind = BackendKind::Cpu;
@@ -57,9 +57,9 @@ impl Kernel for Sleeps {
 struct Device(Duration);
 
 impl Worker for Device {
-    fn run(&mut self, _: &Job, _: &RunContext<'_>, _: Option<Reservation>) -> Result<Payload, KernelError> {
+    fn run(&mut self, _: &Job, _: &RunContext<'_>, _: Option<Reservation>) -> Result<Typed, KernelError> {
         std::thread::sleep(self.0);
-        Ok(Payload::typed(0_u64))
+        Ok(Typed::new(0_u64))
     }
 
     fn recover(&mut self) {}
@@ -91,6 +91,7 @@ impl Machine {
             launch: overhead,
             bytes_per_second: 1e12,
             operations_per_second: 2e11,
+            pinned_memory: None,
         };
         let pool = |time| Arc::new(WorkerPool::start(profile, 1000, None, |_| Ok(vec![Device(time)])).unwrap());
         let pools = device.map(pool).into_iter().chain([Arc::clone(cpu.pool())]).collect();
@@ -232,7 +233,7 @@ async fn a_run_that_measures_goes_on_where_it_was_if_the_device_is_lost_meanwhil
 #[derive(schemars::JsonSchema)]
 struct SlowToEncode;
 
-const ENCODING: Duration = Duration::from_millis(5);
+const ENCODING: Duration = Duration::from_millis(20);
 
 impl serde::Serialize for SlowToEncode {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -268,11 +269,12 @@ async fn the_encoding_of_the_output_is_not_part_of_a_runs_time() {
     let local = Local::over(DeviceSet::new(vec![Arc::clone(cpu.pool())]));
     let registry = KernelRegistry::new();
     registry.register(EncodesSlowly).unwrap();
-    let kernel = registry.get("test/encodes-slowly").unwrap();
+    let service = KernelService::with_backend(registry, local);
     for _ in 0..10 {
         let request = KernelRequest::new("test/encodes-slowly", Payload::json("1"));
-        let response = local.clone().oneshot(Job::new(kernel.clone(), request).unwrap()).await.unwrap();
-        assert!(response.execution.executed >= ENCODING);
+        let started = Instant::now();
+        let response = service.clone().oneshot(request).await.unwrap();
+        assert!(started.elapsed() >= ENCODING);
         assert!(response.execution.estimated < ENCODING / 2, "{:?}", response.execution);
     }
 }

@@ -18,6 +18,11 @@ impl DevicePermit {
         Self { kind, reserved: None, waiting: Vec::new() }
     }
 
+    /// Sets the permit that was reserved elsewhere.
+    pub(super) fn set(&mut self, reserved: PoolHandle) {
+        self.reserved = Some(reserved);
+    }
+
     pub(super) fn kind(&self) -> BackendKind {
         self.kind
     }

@@ -3,6 +3,8 @@
 mod choice;
 #[cfg(test)]
 mod choice_tests;
+#[cfg(test)]
+mod codec_tests;
 mod device_permit;
 mod device_set;
 mod future;
@@ -58,7 +60,8 @@ use crate::service::{OperandDevices, RegisteredKernel};
 ///
 /// # Readiness
 /// The kernel is known only at `call`, so `Ready` means that the CPU and one of the devices have reserved a permit. The first
-/// poll of the response future releases those that the job does not need.
+/// poll of the response future releases those that the job does not need. A large input is decoded on a thread for that, with
+/// the permit of the CPU alone; then the job waits for a permit of a device again.
 #[derive(Debug)]
 pub struct Local {
     devices: Arc<DeviceSet>,

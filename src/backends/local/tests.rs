@@ -16,6 +16,7 @@ use crate::backends::cpu::CpuConfig;
 use crate::backends::worker_pool::{PoolState, Profile, Reservation, Worker, WorkerPool};
 use crate::service::{
     BatchKey, Cost, InvalidInput, Kernel, KernelInfo, KernelRegistry, KernelRequest, Payload, RunContext, TensorSet,
+    Typed,
 };
 
 const SOON: Duration = Duration::from_secs(60);
@@ -78,7 +79,7 @@ struct Device {
 }
 
 impl Worker for Device {
-    fn run(&mut self, job: &Job, context: &RunContext<'_>, _: Option<Reservation>) -> Result<Payload, KernelError> {
+    fn run(&mut self, job: &Job, context: &RunContext<'_>, _: Option<Reservation>) -> Result<Typed, KernelError> {
         let Cost { operations: millis, device_memory: id, .. } = job.input().unwrap().cost;
         *self.starts.lock().unwrap().entry(id).or_default() += 1;
         if millis == CPU_ONLY {
@@ -92,7 +93,7 @@ impl Worker for Device {
             }
             std::thread::sleep(Duration::from_micros(100));
         }
-        Ok(Payload::typed(self.ordinal))
+        Ok(Typed::new(self.ordinal))
     }
 
     fn recover(&mut self) {}
@@ -121,6 +122,7 @@ impl Machine {
                 launch: Duration::ZERO,
                 bytes_per_second: 1e18,
                 operations_per_second: 1e3,
+                pinned_memory: None,
             };
             let start = |pool: &Arc<PoolState>| {
                 let worker = || Device { ordinal, pool: Arc::clone(pool), starts: Arc::clone(&starts) };

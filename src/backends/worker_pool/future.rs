@@ -11,7 +11,7 @@ use tokio::task::coop;
 use super::worker::run_inline;
 use super::{JobError, JobResult, Permit, PoolHandle, Requeued, Task, WorkerPool};
 use crate::backends::cpu::CpuWorker;
-use crate::service::{Job, KernelError, KernelResponse};
+use crate::service::{Job, KernelError, KernelResponse, Offloaded};
 
 /// The response future of a backend of this process.
 ///
@@ -29,6 +29,8 @@ pub struct RunFuture {
 #[derive(Debug)]
 enum State {
     New(Job, Permit),
+    /// A codec thread decodes the input.
+    Decoding(Offloaded<Job>, Permit),
     /// Handed back by another pool.
     Requeued(Box<Requeued>, Permit),
     Queued(oneshot::Receiver<JobResult>),
@@ -60,20 +62,18 @@ impl RunFuture {
         accepted: Instant,
     ) -> ControlFlow<JobResult, oneshot::Receiver<JobResult>> {
         let profile = self.pool.profile();
-        if let Err(error) = job.prepare(Some(profile.inline), None) {
+        if let Err(error) = job.prepare(None) {
             return ControlFlow::Break(Err(error.into()));
         }
-        let time = job.input().and_then(|_| profile.predict(&job));
+        let time = profile.predict(&job).unwrap_or_default();
         // A run with a limit may be moved when it ends there.
-        if job.run_limit().is_none() && time.is_some_and(|time| self.pool.runs_inline(time)) {
+        if job.run_limit().is_none() && self.pool.runs_inline(time) {
             let result =
                 job.with_context(None, |job, context| run_inline(&mut CpuWorker, profile, job, accepted, context));
             return ControlFlow::Break(result.map_err(JobError::from));
         }
-        permit.set_predicted(time.unwrap_or_else(|| job.undecoded_time(|cost| profile.time(cost))));
-        let polls = !profile.busy_poll.is_zero()
-            && self.pool.in_flight() == 1
-            && time.is_some_and(|time| time <= profile.busy_poll);
+        permit.set_predicted(time);
+        let polls = !profile.busy_poll.is_zero() && self.pool.in_flight() == 1 && time <= profile.busy_poll;
         let (response, mut result) = oneshot::channel();
         let span = tracing::Span::current();
         let task = Task { job, response, accepted, span, permit, started: false, reservation: None };
@@ -90,15 +90,34 @@ impl RunFuture {
     pub(crate) fn poll_result(&mut self, cx: &mut Context<'_>) -> Poll<JobResult> {
         loop {
             let started = match std::mem::replace(&mut self.state, State::Done) {
-                State::New(job, permit) => {
+                State::New(mut job, permit) => {
                     // A task that runs one inline kernel after another has to yield from time to time.
                     let Poll::Ready(budget) = coop::poll_proceed(cx) else {
                         self.state = State::New(job, permit);
                         return Poll::Pending;
                     };
                     budget.made_progress();
+                    let profile = self.pool.profile();
+                    if let Err(error) = job.prepare(Some(profile.inline)) {
+                        return Poll::Ready(Err(error.into()));
+                    }
+                    if !job.is_prepared() {
+                        match job.offload_prepare(profile.pinned_memory.clone()) {
+                            Ok(decoding) => self.state = State::Decoding(decoding, permit),
+                            Err(error) => return Poll::Ready(Err(error.into())),
+                        }
+                        continue;
+                    }
                     self.start(job, permit, Instant::now())
                 }
+                State::Decoding(mut decoding, permit) => match Pin::new(&mut decoding).poll(cx) {
+                    Poll::Pending => {
+                        self.state = State::Decoding(decoding, permit);
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(Ok(job)) => self.start(job, permit, Instant::now()),
+                    Poll::Ready(Err(error)) => return Poll::Ready(Err(error.into())),
+                },
                 State::Requeued(requeued, permit) => {
                     let Requeued { job, accepted, .. } = *requeued;
                     self.start(job, permit, accepted)

@@ -1,9 +1,9 @@
 //! [`WorkerPool`]: a bounded queue and the OS threads that run its jobs. The CPU and each CUDA device have one.
 //!
 //! ```text
-//! poll_ready: reserve a permit -> call -> first poll: decode small inputs -> queue -> worker: validate, run, encode
-//!                   ^                                                                           |
-//!                   +---------------------- release the permit when the work has ended <--------+
+//! poll_ready: reserve a permit -> call -> first poll: decode and validate -> queue -> worker: run the kernel
+//!                   ^                                                                     |
+//!                   +------------------- release the permit when the work has ended <-----+
 //! ```
 //! The queue is fair among the [shares](crate::request::Share) of its jobs by run time, and ordered by priority within a
 //! share, so a share with many queued jobs delays no other.
@@ -260,11 +260,7 @@ impl WorkerPool {
     /// Queues a task; returns it if the pool has closed.
     fn submit(&self, task: Task) -> Option<Task> {
         let Some(sender) = self.sender.as_ref().filter(|_| self.is_open()) else { return Some(task) };
-        let key = QueueKey {
-            share: task.job.share().unwrap_or_default(),
-            priority: task.job.priority(),
-            expected: task.permit.predicted(),
-        };
+        let key = QueueKey { expected: task.permit.predicted(), ..task.job.queue_key() };
         // Every permit has a queue position, so the queue is never full.
         if let Err(task) = sender.send(task, key) {
             return Some(task);

@@ -16,8 +16,8 @@ use crate::service::KernelError;
 /// The [`Load`](tower::load::Load) of a backend, to balance by: the predicted run time of its jobs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PoolLoad {
-    /// The sum of the estimated run times of all jobs that hold a permit, each as if it ran alone and from its start. A job
-    /// that has not been decoded counts its decode time as well. Each job counts at least 20 µs.
+    /// The sum of the estimated run times of all jobs that hold a permit, each as if it ran alone and from its start. Each
+    /// job counts at least 20 µs.
     pub predicted: Duration,
     /// The number of jobs that hold a permit, queued and running.
     pub jobs: usize,

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use crate::service::{BackendKind, Cost, Job};
+use crate::service::{BackendKind, Cost, Job, PinnedMemory};
 
 /// The settings that all workers of a pool share.
 #[derive(Clone, Debug)]
@@ -24,6 +24,8 @@ pub(crate) struct Profile {
     pub(crate) bytes_per_second: f64,
     /// Arithmetic throughput of one worker, to turn a cost into a time.
     pub(crate) operations_per_second: f64,
+    /// Where large arrays that have to be copied are decoded to.
+    pub(crate) pinned_memory: Option<PinnedMemory>,
 }
 
 impl Profile {

@@ -2,35 +2,30 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::{Admission, MemoryBudget, PoolState, Profile, Reservation, Task};
 use crate::fair_queue::{Charge, Receiver};
 use crate::panics::catch_panic;
 use crate::request::{DeviceTimes, Execution};
-use crate::service::{Job, KernelError, KernelResponse, OperandVersion, Payload, PinnedMemory, RunContext};
+use crate::service::{Job, KernelError, KernelResponse, OperandVersion, RunContext, Typed};
 
 /// Runs jobs: the part of a pool that differs between backends. Each thread has a worker of its own.
 pub(crate) trait Worker: Send + 'static {
-    /// Runs the kernel on the job's input, which is decoded and valid, and encodes the output. `reservation` is the device memory
-    /// that was granted for what the job [`needs`](Self::needs).
+    /// Runs the kernel on the job's input, which is decoded and valid. `reservation` is the device memory that was granted for
+    /// what the job [`needs`](Self::needs).
     fn run(
         &mut self,
         job: &Job,
         context: &RunContext<'_>,
         reservation: Option<Reservation>,
-    ) -> Result<Payload, KernelError>;
+    ) -> Result<Typed, KernelError>;
 
     /// Returns the bytes of the pool's limited memory that the job must be granted before it runs.
     fn needs(&self, job: &Job) -> u64 {
         let _ = job;
         0
-    }
-
-    /// Returns pinned host memory to decode large arrays into.
-    fn pinned_memory(&self) -> Option<&PinnedMemory> {
-        None
     }
 
     /// Takes the device's own timing of the last successful run, if it was sampled.
@@ -141,7 +136,7 @@ fn run_task<W: Worker>(
         return Some((task, Err(reason.clone())));
     }
     let reservation = task.reservation.take();
-    if let Err(error) = task.run(|job, context| prepare(worker, job, context)) {
+    if let Err(error) = task.run(|_, context| context.check_before_start()) {
         return Some((task, Err(error)));
     }
     task.permit.set_predicted(predict(profile, &task.job));
@@ -175,14 +170,8 @@ pub(super) fn run_inline<W: Worker>(
     context: &RunContext<'_>,
 ) -> Result<KernelResponse, KernelError> {
     let started = Instant::now();
-    prepare(worker, job, context)?;
-    run_prepared(worker, profile, job, [accepted, started], context, None)
-}
-
-/// Decodes and validates what is not decoded and validated yet.
-fn prepare<W: Worker>(worker: &mut W, job: &mut Job, context: &RunContext<'_>) -> Result<(), KernelError> {
     context.check_before_start()?;
-    recovering(worker, |worker| job.prepare(None, worker.pinned_memory()))
+    run_prepared(worker, profile, job, [accepted, started], context, None)
 }
 
 fn run_prepared<W: Worker>(
@@ -195,20 +184,17 @@ fn run_prepared<W: Worker>(
 ) -> Result<KernelResponse, KernelError> {
     let estimated = predict(profile, job);
     context.set_estimate(|| estimated);
-    let encoding = AtomicU64::new(0);
-    let context = &context.with_encoding_nanos(&encoding);
     let run_started = Instant::now();
     let result =
         job.run_with(context, |job, context| recovering(worker, |worker| worker.run(job, context, reservation.take())));
     let ran = run_started.elapsed();
     match &result {
-        // Without the encoding, which takes the same time on all backends, and is not part of the cost.
-        Ok(_) => profile.record(job, ran.saturating_sub(Duration::from_nanos(encoding.into_inner()))),
+        Ok(_) => profile.record(job, ran),
         // It would have taken longer, so the prediction stands.
         Err(KernelError::DeadlineExceeded { .. }) if job.reached_run_limit() => profile.record(job, ran.max(estimated)),
         Err(_) => {}
     }
-    let (payload, batch_size) = result?;
+    let (output, batch_size) = result?;
     let mut execution = Execution::new(profile.backend.as_str());
     // No machine has more devices than fit.
     execution.device = profile.device.and_then(|device| u16::try_from(device).ok());
@@ -220,7 +206,7 @@ fn run_prepared<W: Worker>(
         execution.set_device_times(times);
     }
     execution.set_operands(job.operand_uses(|operand| worker.was_resident(operand)));
-    Ok(job.response(payload, execution))
+    Ok(job.response(output, execution))
 }
 
 fn predict(profile: &Profile, job: &Job) -> Duration {

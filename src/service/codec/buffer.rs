@@ -7,7 +7,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
-use super::deadline::{read_all, read_into};
+use super::stop::{read_all, read_into};
 use super::{memory, zero_copy};
 use crate::buffer::{Bf16, Buffer, DType, Element, F16};
 use crate::service::operands::{array_of_reference, read_reference_object, reference_schema};

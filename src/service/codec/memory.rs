@@ -48,7 +48,7 @@ pub(crate) use none::{PinnedMemory, copy_of, decode_within};
 mod none {
     use crate::service::Buffer;
 
-    #[derive(Debug)]
+    #[derive(Clone, Debug)]
     pub(crate) enum PinnedMemory {}
 
     pub(crate) fn decode_within<R>(_: Option<&PinnedMemory>, decode: impl FnOnce() -> R) -> R {

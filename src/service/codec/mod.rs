@@ -2,22 +2,26 @@
 
 mod bounded;
 mod buffer;
-mod deadline;
 mod float_array;
 mod json;
 mod memory;
 mod number_array;
 mod object;
+mod pool;
+mod stop;
 mod tensor_de;
 mod tensor_ser;
 mod zero_copy;
 
 use crate::buffer::{Buffer, Element};
 pub(crate) use buffer::shrink;
-pub(crate) use deadline::{DeadlinePassed, decode_until, optional_sequence, read_all, read_into};
 pub use float_array::FloatArray;
 pub(crate) use json::{RawJson, decode_json, decoded_size, encode_json, read_usual_json};
 pub(crate) use memory::{PinnedMemory, decode_within};
 pub use number_array::NumberArray;
+pub(crate) use pool::{Offloaded, offload};
+#[cfg(any(feature = "actix", feature = "axum", feature = "grpc", feature = "hyper"))]
+pub(crate) use stop::until_cancelled;
+pub(crate) use stop::{decode_until, optional_sequence, read_all, read_into};
 pub(crate) use tensor_de::decode_tensors;
 pub(crate) use tensor_ser::encode_tensors;

@@ -8,7 +8,7 @@ use serde::ser::{Serialize, Serializer};
 use serde_json::json;
 
 use super::buffer::RawBytes;
-use super::deadline::read_all;
+use super::stop::read_all;
 use super::{Buffer, Element};
 use crate::buffer::DType;
 use crate::service::operands::{array_of_reference, dtype_of_reference, read_reference_object, reference_schema};

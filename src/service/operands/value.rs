@@ -78,9 +78,9 @@ pub(super) fn typed_document<D: Send + Sync + 'static>(value: Typed, type_name: 
 
 /// Decodes and checks a payload, and makes a value of it.
 pub(super) fn from_payload<T: OperandValue>(payload: Payload, context: &RunContext<'_>) -> Result<T, KernelError> {
-    match decode_until(context.deadline(), || T::decode(payload)) {
+    match decode_until(context.deadline(), None, || T::decode(payload)) {
         Ok(document) => T::from_document(&document?, context),
-        Err(_passed) => Err(KernelError::DeadlineExceeded { started: true }),
+        Err(_stopped) => Err(KernelError::DeadlineExceeded { started: true }),
     }
 }
 

@@ -51,7 +51,7 @@ impl Kernel for Scripted {
     fn cost(&self, act: &Act) -> Cost {
         match act {
             // A run that never ends must not block the calling thread.
-            Act::Never => Cost { bytes: u64::MAX, ..Cost::default() },
+            Act::Never => Cost { operations: u64::MAX, ..Cost::default() },
             _ => self.cost,
         }
     }
@@ -112,7 +112,7 @@ fn request(act: Act) -> KernelRequest {
 }
 
 const INLINE: Cost = Cost { bytes: 0, operations: 0, device_memory: 0 };
-const ON_A_WORKER: Cost = Cost { bytes: 1 << 40, operations: 0, device_memory: 0 };
+const ON_A_WORKER: Cost = Cost { bytes: 0, operations: 1 << 40, device_memory: 0 };
 
 fn cpu() -> CpuBackend {
     let mut config = CpuConfig::default();

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::backends::worker_pool::{MemoryBudget, PoolHandle, Profile, Reservation, RunFuture, Worker, WorkerPool};
 use crate::service::{
     BackendKind, Cost, InvalidInput, Job, Kernel, KernelError, KernelInfo, KernelRegistry, KernelRequest, Payload,
-    RunContext,
+    RunContext, Typed,
 };
 
 /// Needs as much memory as its input says.
@@ -40,7 +40,7 @@ impl Worker for Holding {
         job: &Job,
         context: &RunContext<'_>,
         reservation: Option<Reservation>,
-    ) -> Result<Payload, KernelError> {
+    ) -> Result<Typed, KernelError> {
         let needs = self.needs(job);
         assert_eq!(reservation.as_ref().map_or(0, Reservation::bytes), needs);
         let Used(used) = &self.0;
@@ -49,7 +49,7 @@ impl Worker for Holding {
         // 70 runs until it is cancelled.
         let result = loop {
             match context.check() {
-                Ok(()) if needs != 70 && start.elapsed() > Duration::from_millis(2) => break Ok(Payload::typed(needs)),
+                Ok(()) if needs != 70 && start.elapsed() > Duration::from_millis(2) => break Ok(Typed::new(needs)),
                 Ok(()) => std::thread::sleep(Duration::from_micros(100)),
                 Err(reason) => break Err(reason),
             }
@@ -78,14 +78,15 @@ impl Pool {
         let profile = Profile {
             backend: BackendKind::Cpu,
             device: Some(0),
-            launch: Duration::ZERO,
+            // Nothing runs on the caller's thread.
+            launch: Duration::from_nanos(1),
             idle_spin: Duration::ZERO,
-            // Nothing is done on the caller's thread.
             inline: Duration::ZERO,
             busy_poll: Duration::ZERO,
             shutdown_grace: Duration::from_secs(120),
             bytes_per_second: 1.0,
             operations_per_second: 1.0,
+            pinned_memory: None,
         };
         let (memory_budget, used) = (MemoryBudget::new(100), Used::default());
         let registry = KernelRegistry::new();

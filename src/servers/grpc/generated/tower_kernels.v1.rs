@@ -77,10 +77,10 @@ pub struct Execution {
     /// Device of the backend, if it has several.
     #[prost(uint32, optional, tag = "2")]
     pub device: ::core::option::Option<u32>,
-    /// Time from the call to the start of execution, in microseconds.
+    /// Time from the decoded input to the start of execution, in microseconds.
     #[prost(uint64, tag = "3")]
     pub queued_us: u64,
-    /// Execution time, in microseconds.
+    /// Execution time, in microseconds, without decoding and encoding.
     #[prost(uint64, tag = "4")]
     pub duration_us: u64,
     /// Number of requests in the batch that was run.

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) use self::raw::RawJson;
 use self::text::{JsonText, Unusual};
 use super::bounded::BoundedWriter;
-use super::deadline::has_passed;
 use super::object::ObjectOnly;
+use super::stop::stopped;
 use crate::service::{InvalidInput, KernelError, RunContext};
 
 /// The UTF-8 byte order mark, which some editors and shells write.
@@ -43,8 +43,8 @@ fn read_usual<'de, T>(
 #[cold]
 fn read_any<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, InvalidInput> {
     let invalid = |error: serde_json::Error| InvalidInput::new("input", error.to_string());
-    if has_passed() {
-        return Err(invalid(serde::de::Error::custom("the deadline passed")));
+    if let Some(stopped) = stopped() {
+        return Err(invalid(serde::de::Error::custom(stopped)));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let read = T::deserialize(ObjectOnly(&mut deserializer)).and_then(|value| deserializer.end().map(|()| value));
@@ -54,7 +54,7 @@ fn read_any<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Result<T, InvalidInpu
 
 #[cold]
 fn tracked<'de, T: Deserialize<'de>>(bytes: &'de [u8]) -> Option<InvalidInput> {
-    if has_passed() {
+    if stopped().is_some() {
         return None;
     }
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);

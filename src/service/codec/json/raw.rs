@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use memchr::memchr2;
 use serde::de::{Deserialize, Deserializer, Visitor};
 use serde_json::value::RawValue;
 
@@ -44,11 +45,12 @@ impl<'de: 'a, 'a> Deserialize<'de> for RawJson<'a> {
     }
 }
 
-/// Returns the length of the value at the start of the text, which need not be valid. `None` if it does not end.
-pub(super) fn length_of_value(text: &[u8]) -> Option<usize> {
+/// Returns the length of the value at the start of the text, which need not be valid. `None` if it does not end, and once
+/// `goes_on` returns `false`, which is asked from time to time.
+pub(super) fn length_of_value(text: &[u8], goes_on: impl Fn() -> bool) -> Option<usize> {
     match text.first()? {
         b'"' => length_of_string(text),
-        b'[' | b'{' => length_of_brackets(text),
+        b'[' | b'{' => length_of_brackets(text, goes_on),
         _ => text.iter().position(|byte| matches!(byte, b',' | b']' | b'}' | b' ' | b'\n' | b'\t' | b'\r')),
     }
 }
@@ -56,18 +58,27 @@ pub(super) fn length_of_value(text: &[u8]) -> Option<usize> {
 fn length_of_string(text: &[u8]) -> Option<usize> {
     let mut at = 1;
     loop {
-        match text.get(at)? {
+        at += memchr2(b'"', b'\\', text.get(at..)?)?;
+        match text[at] {
             b'"' => return Some(at + 1),
-            b'\\' => at += 2,
-            _ => at += 1,
+            _ => at += 2,
         }
     }
 }
 
 /// Whichever kind a bracket is of: the reader that comes later sees whether they match.
-fn length_of_brackets(text: &[u8]) -> Option<usize> {
-    let (mut at, mut depth) = (0, 0_usize);
+fn length_of_brackets(text: &[u8], goes_on: impl Fn() -> bool) -> Option<usize> {
+    /// Bytes between two questions, which take less than a millisecond.
+    const INTERVAL: usize = 1 << 20;
+
+    let (mut at, mut depth, mut unasked) = (0, 0_usize, INTERVAL);
     loop {
+        if at >= unasked {
+            if !goes_on() {
+                return None;
+            }
+            unasked = at + INTERVAL;
+        }
         let end = at + 8;
         if let Some(eight) = text.get(at..)?.first_chunk()
             && !has_bracket_or_quote(u64::from_le_bytes(*eight))
@@ -120,11 +131,27 @@ mod tests {
             "[\"\\u0022]\"]",
         ] {
             for after in [",", "}", " ", "]", "\n", ", \"more\": [1]}"] {
-                assert_eq!(length_of_value(format!("{value}{after}").as_bytes()), Some(value.len()), "{value}{after}");
+                assert_eq!(
+                    length_of_value(format!("{value}{after}").as_bytes(), || true),
+                    Some(value.len()),
+                    "{value}{after}"
+                );
             }
         }
         for unended in ["", "[", "[1, 2", "{\"a\": [}", "\"a", "\"a\\", "\"a\\\"", "[\"]", "1", "true"] {
-            assert_eq!(length_of_value(unended.as_bytes()), None, "{unended}");
+            assert_eq!(length_of_value(unended.as_bytes(), || true), None, "{unended}");
         }
+    }
+
+    #[test]
+    fn a_long_value_is_given_up_once_it_is_not_wanted() {
+        let long = format!("[{}0]", "0,".repeat(4 << 20));
+        let asked = std::cell::Cell::new(0);
+        let twice = || {
+            asked.set(asked.get() + 1);
+            asked.get() < 3
+        };
+        assert_eq!((length_of_value(long.as_bytes(), twice), asked.get()), (None, 3));
+        assert_eq!(length_of_value(long.as_bytes(), || true), Some(long.len()));
     }
 }

@@ -14,7 +14,7 @@ use super::numbers::{JsonNumber, Token, read_numbers, skip_whitespace};
 use super::raw::{RAW_JSON, length_of_value};
 use crate::buffer::{Buffer, DType};
 use crate::service::codec::buffer::buffer_dtype;
-use crate::service::codec::{deadline, zero_copy};
+use crate::service::codec::{stop, zero_copy};
 
 /// The document is not a usual one.
 #[derive(Debug)]
@@ -36,6 +36,11 @@ impl de::Error for Unusual {
 
 /// As in serde_json, so that a document cannot exhaust the stack.
 const MAX_DEPTH: u32 = 127;
+
+/// Returns whether this thread's decoding is not to stop.
+fn goes_on() -> bool {
+    stop::check::<Unusual>().is_ok()
+}
 
 /// A document, of which the first part has been read.
 pub(super) struct JsonText<'de> {
@@ -146,8 +151,7 @@ impl<'de> JsonText<'de> {
 
     /// Reads the numbers up to the end of an array, and passes them on as the bytes of a [`Buffer`].
     fn numbers<T: JsonNumber, V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, Unusual> {
-        let in_time = || deadline::check::<Unusual>().is_ok();
-        let (numbers, end) = read_numbers::<T>(self.text, self.at, in_time).ok_or(Unusual)?;
+        let (numbers, end) = read_numbers::<T>(self.text, self.at, goes_on).ok_or(Unusual)?;
         self.at = end;
         let numbers = Buffer::from(numbers);
         let bytes = bytemuck::cast_slice(&numbers);
@@ -315,7 +319,7 @@ impl<'de> Deserializer<'de> for &mut JsonText<'de> {
         if name == RAW_JSON {
             self.next();
             let rest = &self.text[self.at..];
-            let length = length_of_value(rest).ok_or(Unusual)?;
+            let length = length_of_value(rest, goes_on).ok_or(Unusual)?;
             self.at += length;
             return visitor.visit_borrowed_bytes(&rest[..length]);
         }
