@@ -4,6 +4,7 @@ use std::future::Future;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -24,6 +25,8 @@ pub(super) struct Queue<S> {
     pub(super) shared: Arc<Shared>,
     /// How long calls take, where that is learned.
     service_times: Option<Arc<ServiceTimes>>,
+    /// Whether no call waits. It is changed with the lock, and read without: every call reads it, on all threads.
+    is_empty: AtomicBool,
     state: Mutex<State<S>>,
     /// Wakes the worker when the earliest deadline has changed and when the queue has become empty.
     pub(super) changed: Notify,
@@ -57,9 +60,6 @@ impl<S> Entry<S> {
     }
 }
 
-/// A call that was removed from the schedule.
-type Call<S> = (QueuePosition, Entry<S>);
-
 /// What becomes of a waiting call.
 type Outcome<S> = Result<Turn<S>, Rejection>;
 
@@ -82,11 +82,11 @@ impl<S> Queue<S> {
             rejected: Vec::new(),
         };
         let service_times = shared.settings.learn_service_times.then(|| Arc::new(ServiceTimes::new()));
-        Self { shared, service_times, state: Mutex::new(state), changed: Notify::new() }
+        Self { shared, service_times, is_empty: true.into(), state: Mutex::new(state), changed: Notify::new() }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.state.lock().schedule.is_empty()
+        self.is_empty.load(Ordering::Relaxed)
     }
 
     /// Adds a call, displacing less urgent ones if there is no room, or rejects it. Returns where its outcome will come, and
@@ -172,8 +172,9 @@ impl<S> Queue<S> {
         let result = change(&mut state);
         let rejected = mem::take(&mut state.rejected);
         let is_empty = state.schedule.is_empty();
+        let was_empty = self.is_empty.swap(is_empty, Ordering::Relaxed);
         drop(state);
-        if is_empty {
+        if is_empty && !was_empty {
             // The worker has to end.
             self.changed.notify_one();
         }
@@ -225,7 +226,7 @@ impl<S> State<S> {
     }
 
     /// Rejects a call that has waited.
-    fn evict(&mut self, (position, entry): Call<S>, rejection: Rejection) {
+    fn evict(&mut self, (position, entry): (QueuePosition, Entry<S>), rejection: Rejection) {
         self.shared.remove(&position, entry.permit.is_some(), |_| ());
         self.reject(entry, rejection);
     }

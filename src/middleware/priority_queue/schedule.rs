@@ -12,10 +12,12 @@
 //! calls takes the turn is decided by priority and deadline. So a priority orders the calls of one tenant and takes nothing
 //! from another.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::{NonZeroU16, NonZeroU32};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+
+use foldhash::{HashMap, HashMapExt};
 
 use crate::request::Priority;
 
@@ -258,14 +260,15 @@ impl<V> Schedule<V> {
     fn update(&mut self, position: &QueuePosition, change: fn(&mut Tenant, &QueuePosition)) {
         let key = &position.tenant;
         let tenant = self.tenants.get_mut(key).expect("a tenant with calls waiting is known");
-        if let Some(first) = tenant.first() {
-            self.turns.remove(&(tenant.tag, first));
-            self.loads.remove(&(load(tenant.len(), tenant.weight), key.clone()));
-        }
+        let before = tenant.first().map(|first| (tenant.tag, first));
+        before.map(|_| self.loads.remove(&(load(tenant.len(), tenant.weight), key.clone())));
         change(tenant, position);
-        if let Some(first) = tenant.first() {
-            self.turns.insert((tenant.tag, first), key.clone());
-            self.loads.insert((load(tenant.len(), tenant.weight), key.clone()));
+        let now = tenant.first().map(|first| (tenant.tag, first));
+        now.map(|_| self.loads.insert((load(tenant.len(), tenant.weight), key.clone())));
+        // Most calls come after the first of their tenant.
+        if before != now {
+            before.map(|turn| self.turns.remove(&turn));
+            now.map(|turn| self.turns.insert(turn, key.clone()));
         }
     }
 

@@ -8,10 +8,10 @@ use std::future::{Future, poll_fn};
 use std::mem;
 use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
+use std::task::{Poll, ready};
 
 use scopeguard::ScopeGuard;
-use tokio::task::coop::consume_budget;
+use tokio::task::coop::poll_proceed;
 use tower_service::Service;
 
 use super::queue::Queue;
@@ -28,21 +28,21 @@ where
         while let Some(deadline) = queue.expire() {
             let mut timer = pin!(LazyTimer::new(deadline));
             let mut changed = pin!(queue.changed.notified());
-            let is_ready = poll_fn(|cx| {
-                if changed.as_mut().poll(cx).is_ready() || timer.as_mut().poll_elapsed(cx).is_ready() {
-                    return Poll::Ready(None);
+            // The timer stays while calls are served: one that fires too early costs less than one for each turn.
+            poll_fn(|cx| {
+                loop {
+                    if changed.as_mut().poll(cx).is_ready() || timer.as_mut().poll_elapsed(cx).is_ready() {
+                        return Poll::Ready(());
+                    }
+                    ready!(poll_proceed(cx)).made_progress();
+                    let is_ready = ready!(service.poll_ready(cx)).is_ok();
+                    let fresh = service.clone();
+                    let polled = mem::replace(&mut service, fresh);
+                    // A service that failed is discarded: the next call polls a clone of its own and gets an error of its own.
+                    queue.serve_next(if is_ready { polled } else { service.clone() });
                 }
-                service.poll_ready(cx).map(|ready| Some(ready.is_ok()))
             })
             .await;
-            if let Some(is_ready) = is_ready {
-                let fresh = service.clone();
-                let polled = mem::replace(&mut service, fresh);
-                // A service that failed is discarded: the next call polls a clone of its own and gets an error of its own.
-                let turn = if is_ready { polled } else { service.clone() };
-                queue.serve_next(turn);
-            }
-            consume_budget().await;
         }
         ScopeGuard::into_inner(queue);
     }
