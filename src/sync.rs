@@ -13,7 +13,7 @@ use std::sync::PoisonError;
 pub(crate) use arc_swap::ArcSwap;
 #[cfg(feature = "cuda")]
 pub(crate) use primitives::Condvar;
-#[cfg(feature = "service")]
+#[cfg(feature = "circuit-breaker")]
 pub(crate) use primitives::atomic::AtomicU64;
 pub(crate) use primitives::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
 

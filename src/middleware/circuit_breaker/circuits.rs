@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use super::snapshot::{CircuitSnapshot, CircuitState};
 use super::state_machine::{FIRST_GENERATION, Outcome, StateMachine};
 use crate::middleware::clock;
 use crate::request::limits::MAX_NAME_BYTES;
-use crate::sync::{Mutex, RwLock};
+use crate::sync::{AtomicU64, Mutex, RwLock};
 
 /// Circuits of tenants, for all operations together.
 const MAX_TENANT_CIRCUITS: usize = 4096;
@@ -71,8 +72,8 @@ impl Circuits {
 
     /// Returns the current state of all circuits, by name; the shared one is last.
     pub(super) fn snapshots(&self) -> Vec<CircuitSnapshot> {
-        let by_key = self.by_key.iter().flat_map(CircuitMap::all);
-        let mut snapshots: Vec<_> = by_key.map(|circuit| circuit.snapshot()).collect();
+        let of_map = |map: &CircuitMap| map.circuits.read().values().map(|circuit| circuit.snapshot()).collect();
+        let mut snapshots: Vec<_> = self.by_key.as_ref().map_or_else(Vec::new, of_map);
         snapshots.sort_unstable_by(|a, b| a.circuit.cmp(&b.circuit));
         snapshots.push(self.shared.snapshot());
         snapshots
@@ -100,10 +101,6 @@ impl CircuitMap {
         self.circuits.read().get(name).cloned()
     }
 
-    pub(super) fn all(&self) -> Vec<Arc<Circuit>> {
-        self.circuits.read().values().cloned().collect()
-    }
-
     /// Returns a permit for another circuit, if there is one. If not, idle circuits are removed first.
     pub(super) fn reserve(&self, now: Instant) -> Option<OwnedSemaphorePermit> {
         if self.permits.available_permits() == 0 {
@@ -119,9 +116,6 @@ impl CircuitMap {
     }
 
     /// Removes idle circuits, at most once in a [`SWEEP_INTERVAL`].
-    ///
-    /// A call that has found a circuit and is not admitted yet does not keep it. Its outcome then counts in a circuit that
-    /// nobody else finds, which is no loss as the circuit was idle.
     pub(super) fn sweep(&self, now: Instant) {
         let mut next_sweep = self.next_sweep.lock();
         if next_sweep.is_none_or(|next| now >= next) {
@@ -137,6 +131,9 @@ pub(super) struct Circuit {
     pub(super) name: Box<str>,
     pub(super) config: CircuitBreakerConfig,
     pub(super) state: Mutex<StateMachine>,
+    /// The generation of `state` while that is closed, and else `u64::MAX`. It is changed with the lock, and read without:
+    /// a closed circuit admits every call, on all threads.
+    closed_in: AtomicU64,
     /// Notified when `poll_ready` has reason to look at the circuit again.
     pub(super) changed: Arc<Notify>,
     /// The circuits of tenants whose calls of this operation have failed, if tenants have their own.
@@ -156,6 +153,7 @@ impl Circuit {
             name: name.into(),
             config,
             state: Mutex::new(StateMachine::new(config)),
+            closed_in: AtomicU64::new(FIRST_GENERATION.into()),
             changed: Arc::default(),
             tenants: CircuitMap::new(Arc::clone(tenant_permits)),
             operation: None,
@@ -175,13 +173,18 @@ impl Circuit {
 
     /// Admits a call, or returns the time until one can be.
     pub(super) fn try_admit(self: &Arc<Self>, tenant: Option<&Arc<str>>, now: Instant) -> Result<CallGuard, Duration> {
-        let generation = self.update(|machine| machine.admit(now))?;
+        let generation = self.generation_for_call(now)?;
         Ok(CallGuard::new(Admission::Circuit { circuit: Arc::clone(self), generation, tenant: tenant.cloned() }))
+    }
+
+    /// Returns the generation that admits a call, or the time until one does.
+    pub(super) fn generation_for_call(&self, now: Instant) -> Result<u32, Duration> {
+        u32::try_from(self.closed_in.load(Ordering::Acquire)).or_else(|_| self.update(|machine| machine.admit(now)))
     }
 
     /// Returns the circuit that admits calls of a tenant instead of this one, if there is one.
     fn circuit_of(&self, tenant: &str, now: Instant) -> Option<Arc<Self>> {
-        if self.tenants.is_empty() || self.state.lock().state != CircuitState::Closed {
+        if self.tenants.is_empty() || self.closed_in.load(Ordering::Acquire) == u64::MAX {
             return None;
         }
         self.tenants.sweep(now);
@@ -198,8 +201,9 @@ impl Circuit {
         })
     }
 
-    /// Ends a call that was admitted in `generation`, and counts its outcome if it is a success or a failure. A failure for
-    /// `tenant` counts in the tenant's own circuit instead, unless the call was a probe.
+    /// Ends a call that was admitted in `generation`, the first one if it began before there was this circuit. Its outcome
+    /// counts if it is a success or a failure; a failure for `tenant` counts in the tenant's own circuit instead, unless the
+    /// call was a probe.
     pub(super) fn end(
         self: &Arc<Self>,
         generation: u32,
@@ -207,9 +211,10 @@ impl Circuit {
         mut outcome: Option<Outcome>,
         now: Instant,
     ) {
-        let is_failure = outcome.is_some_and(Outcome::is_bad) && self.state.lock().is_closed_in(generation);
+        let is_failure =
+            outcome.is_some_and(Outcome::is_bad) && self.closed_in.load(Ordering::Acquire) == u64::from(generation);
         if let Some(tenant) = tenant.filter(|_| is_failure) {
-            self.get_or_create_circuit_of(tenant, now).end_first(None, outcome.take(), now);
+            self.get_or_create_circuit_of(tenant, now).end(FIRST_GENERATION, None, outcome.take(), now);
         }
         let state = self.update(|machine| {
             machine.end(generation, outcome, now);
@@ -221,21 +226,19 @@ impl Circuit {
         }
     }
 
-    /// Ends a call that began before there was this circuit, and counts if the circuit has not changed since.
-    pub(super) fn end_first(self: &Arc<Self>, tenant: Option<&Arc<str>>, outcome: Option<Outcome>, now: Instant) {
-        self.state.lock().calls_in_flight += 1;
-        self.end(FIRST_GENERATION, tenant, outcome, now);
-    }
-
-    /// Whether removing it loses nothing that matters.
-    pub(super) fn is_idle(&self, now: Instant) -> bool {
-        self.tenants.is_empty() && self.state.lock().is_idle(now)
+    /// Whether removing it from its map loses nothing that matters. Besides the map, the calls in flight have it, and those
+    /// that have found it and are not admitted yet.
+    fn is_idle(self: &Arc<Self>, now: Instant) -> bool {
+        Arc::strong_count(self) == 1 && self.tenants.is_empty() && self.state.lock().is_idle(now)
     }
 
     /// Returns how many tenants' circuits are open, without those whose tenants no longer call.
     fn tenants_open(&self, now: Instant) -> u64 {
-        let is_open = |machine: &StateMachine| machine.state != CircuitState::Closed && !machine.is_idle(now);
-        self.tenants.all().iter().filter(|circuit| is_open(&circuit.state.lock())).count() as u64
+        let is_open = |own: &&Arc<Self>| {
+            let machine = own.state.lock();
+            machine.state != CircuitState::Closed && (Arc::strong_count(own) > 1 || !machine.is_idle(now))
+        };
+        self.tenants.circuits.read().values().filter(is_open).count() as u64
     }
 
     pub(super) fn snapshot(&self) -> CircuitSnapshot {
@@ -265,6 +268,8 @@ impl Circuit {
         let value = update(&mut machine);
         if machine.generation != generation {
             let (to, reason, open_time) = (machine.state, machine.reason, machine.open_time);
+            let closed_in = if to == CircuitState::Closed { machine.generation.into() } else { u64::MAX };
+            self.closed_in.store(closed_in, Ordering::Release);
             drop(machine);
             self.changed.notify_waiters();
             self.log_transition(from, to, reason, open_time);

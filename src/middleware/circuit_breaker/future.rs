@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use pin_project::pin_project;
 
 use super::circuits::{Circuit, Circuits};
-use super::state_machine::Outcome;
+use super::state_machine::{FIRST_GENERATION, Outcome};
 use super::{CircuitBreakerConfig, CircuitBreakerError};
 use crate::error::{AnyError, Classify, ErrorKind};
 use crate::middleware::call_or_reject::CallOrReject;
@@ -123,7 +123,7 @@ impl CallGuard {
                 if let Some(outcome) = self.outcome(end, &new.circuits.shared.config, now)
                     && let Some(circuit) = new.circuits.get_or_create(&new.key, now)
                 {
-                    circuit.end_first(new.tenant.as_ref(), Some(outcome), now);
+                    circuit.end(FIRST_GENERATION, new.tenant.as_ref(), Some(outcome), now);
                 }
             }
         }

@@ -9,7 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::circuits::{Circuit, Circuits};
 use super::future::{Admission, CallGuard, NewKey};
-use super::state_machine::Outcome;
+use super::state_machine::{FIRST_GENERATION, Outcome};
 use super::{CircuitBreakerConfig, CircuitState};
 use crate::error::ErrorKind;
 
@@ -30,7 +30,7 @@ fn circuit(probes: u32, successes: u32) -> (Arc<Circuit>, Instant, Instant) {
 
 /// Admits a call without a guard.
 fn admit(circuit: &Circuit, now: Instant) -> Result<u32, Duration> {
-    circuit.update(|machine| machine.admit(now))
+    circuit.generation_for_call(now)
 }
 
 fn guard(circuit: &Arc<Circuit>, generation: u32) -> CallGuard {
@@ -206,9 +206,9 @@ fn loom_the_last_of_enough_open_tenant_circuits_opens_that_of_the_operation() {
         let failure = Some(Outcome { failed: true, slow: false });
         let other = Arc::clone(&circuit);
         let thread = thread::spawn(move || {
-            other.end_first(Some(&"one".into()), failure, now);
+            other.end(FIRST_GENERATION, Some(&"one".into()), failure, now);
         });
-        circuit.end_first(Some(&"two".into()), failure, now);
+        circuit.end(FIRST_GENERATION, Some(&"two".into()), failure, now);
         thread.join().unwrap();
         let [a, _shared] = &circuits.snapshots()[..] else { panic!("{circuits:?}") };
         assert_eq!((a.state, a.opened, a.tenants_opened), (CircuitState::Open, 1, 2));

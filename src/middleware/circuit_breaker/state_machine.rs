@@ -46,8 +46,6 @@ pub(super) struct StateMachine {
     pub(super) reason: &'static str,
     /// The number of transitions so far.
     pub(super) generation: u32,
-    /// Calls that were admitted and have not ended. While there are some, the circuit is not removed.
-    pub(super) calls_in_flight: u64,
     /// Since the last success.
     pub(super) consecutive_failures: u32,
     pub(super) window: Window,
@@ -75,21 +73,16 @@ impl StateMachine {
         Self { config, window: Window::new(config.window), ..Self::default() }
     }
 
-    /// Whether no call is in flight, and the circuit is either closed without recent failures, or nobody has called since
-    /// it became due for a probe, for as long as it had been open.
+    /// Whether the circuit is either closed without recent failures, or nobody has called since it became due for a probe,
+    /// for as long as it had been open.
     pub(super) fn is_idle(&self, now: Instant) -> bool {
         let counts = self.window.total(now);
         let overdue = self.probe_at.map_or(Duration::ZERO, |probe_at| now.saturating_duration_since(probe_at));
-        let is_unused = match self.state {
+        match self.state {
             CircuitState::Closed => counts.failures == 0 && counts.slow == 0 && !self.has_just_closed(now),
             CircuitState::Open => overdue > self.open_time,
             CircuitState::HalfOpen => !overdue.is_zero(),
-        };
-        self.calls_in_flight == 0 && is_unused
-    }
-
-    pub(super) fn is_closed_in(&self, generation: u32) -> bool {
-        self.state == CircuitState::Closed && self.generation == generation
+        }
     }
 
     /// Whether opening now would continue the last series of openings.
@@ -118,13 +111,11 @@ impl StateMachine {
             self.probes += 1;
             self.probe_at = Some(now + self.open_time);
         }
-        self.calls_in_flight += 1;
         Ok(self.generation)
     }
 
     /// Counts the outcome of a call that was admitted in `generation`.
     pub(super) fn end(&mut self, generation: u32, outcome: Option<Outcome>, now: Instant) {
-        self.calls_in_flight -= 1;
         match (self.state, outcome) {
             _ if generation != self.generation => {}
             (CircuitState::HalfOpen, _) => self.end_probe(outcome, now),
