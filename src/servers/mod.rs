@@ -7,6 +7,7 @@
 //! | `grpc` | `grpc` | gRPC over tonic: a server, a client, health and reflection |
 //! | `hyper` | `hyper` | REST: a hyper service, and a server with graceful shutdown |
 //! | `requests` | `axum`, `grpc` or `hyper` | counts and logs requests by outcome |
+//! | `inference` | `axum`, `grpc` or `hyper` | the Open Inference Protocol: kernels as models, over REST and gRPC |
 //! | `http` | `axum` or `hyper` | the REST API that `axum` and `hyper` serve: routes, OpenAPI, bodies, problem documents |
 
 #[cfg(feature = "actix")]
@@ -29,6 +30,12 @@ pub mod grpc;
 mod http;
 #[cfg(feature = "hyper")]
 pub mod hyper;
+#[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+#[cfg_attr(
+    not(all(any(feature = "axum", feature = "hyper"), feature = "grpc")),
+    allow(dead_code, unused_imports, reason = "each transport uses its part of what they share")
+)]
+mod inference;
 #[cfg(any(feature = "actix", feature = "axum", feature = "grpc", feature = "hyper"))]
 mod offload;
 #[cfg(any(feature = "actix", feature = "axum", feature = "grpc", feature = "hyper"))]

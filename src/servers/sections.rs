@@ -25,6 +25,17 @@ pub(super) enum Data {
     Here(Bytes),
 }
 
+impl Data {
+    /// Returns the length of data that came with the description.
+    #[cfg(any(feature = "axum", feature = "hyper"))]
+    pub(super) fn bytes_here(&self) -> usize {
+        match self {
+            Self::Follows(_) => 0,
+            Self::Here(data) => data.len(),
+        }
+    }
+}
+
 /// Why the bytes of tensors are rejected. `index` is that of the tensor.
 #[derive(Debug)]
 pub(super) enum SectionError {

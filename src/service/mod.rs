@@ -31,6 +31,8 @@ mod payload_error;
 mod progress;
 mod registry;
 mod request;
+#[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+mod request_statistics;
 mod response_future;
 mod run_context;
 mod run_times;
@@ -79,6 +81,8 @@ pub(crate) use codec::{Offloaded, PinnedMemory, optional_sequence, read_all};
 pub(crate) use document::ResponseMetadata;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use document::{Request as ExecuteRequest, Response as ExecuteResponse};
+#[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+pub(crate) use operands::REFERENCE_SUFFIX;
 pub(crate) use operands::RequestOperands;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use operands::{operand_name_schema, operand_version_schema};
@@ -86,5 +90,9 @@ pub(crate) use operands::{operand_name_schema, operand_version_schema};
 pub(crate) use payload::Encoding;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use registry::Snapshot;
+#[cfg(any(feature = "axum", feature = "hyper"))]
+pub(crate) use request_statistics::RequestTotals;
+#[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+pub(crate) use request_statistics::{DurationTotal, ExecutionTotals, RequestStatistics};
 pub(crate) use run_times::FIRST_RUNS;
 pub(crate) use shared_run::{MemberResult, MemberResults, MergeKey};

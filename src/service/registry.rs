@@ -78,6 +78,8 @@ impl KernelRegistry {
             panics: AtomicU64::new(0),
             log: LogLimit::new(),
             run_times: RunTimes::new(),
+            #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+            request_statistics: super::RequestStatistics::default(),
         };
         let kernel = RegisteredKernel(Arc::new(entry));
         let _registering = self.registering.lock().unwrap_or_else(PoisonError::into_inner);
@@ -208,6 +210,8 @@ struct Entry {
     panics: AtomicU64,
     log: LogLimit,
     run_times: RunTimes,
+    #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+    request_statistics: super::RequestStatistics,
 }
 
 impl RegisteredKernel {
@@ -222,7 +226,7 @@ impl RegisteredKernel {
     }
 
     /// Returns whether requests can run it, which they cannot for a ring kernel.
-    #[cfg(any(feature = "axum", feature = "hyper"))]
+    #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
     pub(crate) fn is_batch(&self) -> bool {
         self.info().mode == super::Mode::Batch
     }
@@ -235,6 +239,12 @@ impl RegisteredKernel {
     /// Returns what the kernel's runs took.
     pub(crate) fn run_times(&self) -> &RunTimes {
         &self.0.run_times
+    }
+
+    /// Returns what servers of the Open Inference Protocol count of its requests.
+    #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+    pub(crate) fn request_statistics(&self) -> &super::RequestStatistics {
+        &self.0.request_statistics
     }
 
     /// Returns the JSON Schema of the input.

@@ -7,6 +7,7 @@ mod error_response;
 mod grpc;
 mod http_faults;
 mod hyper;
+mod inference;
 mod operands;
 mod seed;
 #[path = "../support/mod.rs"]

@@ -140,7 +140,7 @@ mod future;
 mod handle;
 mod histogram;
 mod layer;
-mod page;
+pub(crate) mod page;
 mod series;
 mod service;
 

@@ -71,7 +71,7 @@ where
         // Set before the body is read, so that errors of the body have it.
         scope.set_kernel(registry.id_of_alias(kernel_id).as_deref().unwrap_or(kernel_id));
     }
-    let (mut request, requested) = match (Form::of(&parts.headers)?, target) {
+    let (request, requested) = match (Form::of(&parts.headers)?, target) {
         (Form::Json, target) => {
             let body = read::whole(body, max_body, deadline, &memory).await.map_err(over)?;
             let request = match target {
@@ -94,25 +94,9 @@ where
             (request, Some(requested))
         }
     };
-    request.apply_metadata(metadata);
     // The response repeats the name that the client used.
     let kernel_id = request.kernel_id.clone();
-    request.resolve_alias(registry);
-    if let Some(scope) = scope {
-        scope.set_kernel(&request.kernel_id);
-        request.tenant.iter().for_each(|tenant| scope.set_tenant(tenant));
-    }
-    request.extensions.insert(memory);
-    // A panic of the service is the error of its own request and does not affect the connection.
-    let mut response = match CatchPanic::new(timeout::oneshot(service, request)).await {
-        Ok(Ok(response)) => response,
-        Ok(Err(error)) => return Err(Problem::of(&error).of_kernel(&kernel_id)),
-        Err(panicked) => {
-            let text = format!("the service panicked: {panicked}");
-            return Err(Problem::new(ErrorKind::Internal, text).of_kernel(&kernel_id));
-        }
-    };
-    let held = hold(&mut response, &limits.memory)?;
+    let (response, held) = run(service, request, metadata, scope, memory, state).await?;
     match requested {
         None => {
             let problem = |error| Problem::of(&error).of_kernel(&kernel_id);
@@ -133,6 +117,44 @@ where
     }
 }
 
+/// Runs a request that has been read. Returns its response, and the memory that it holds until it is sent. Dropping the
+/// future cancels the work.
+///
+/// # Errors
+/// That of the service, and 503 if there is not enough memory for the response.
+pub(super) async fn run<S>(
+    service: S,
+    mut request: KernelRequest,
+    metadata: RequestMetadata,
+    scope: Option<&RequestScope>,
+    memory: HostReservation,
+    state: &RestState,
+) -> Result<(KernelResponse, Option<HostReservation>), Problem>
+where
+    S: Service<KernelRequest, Response = KernelResponse>,
+    S::Error: AnyError,
+{
+    request.apply_metadata(metadata);
+    let kernel_id = request.kernel_id.clone();
+    request.resolve_alias(&state.registry);
+    if let Some(scope) = scope {
+        scope.set_kernel(&request.kernel_id);
+        request.tenant.iter().for_each(|tenant| scope.set_tenant(tenant));
+    }
+    request.extensions.insert(memory);
+    // A panic of the service is the error of its own request and does not affect the connection.
+    let mut response = match CatchPanic::new(timeout::oneshot(service, request)).await {
+        Ok(Ok(response)) => response,
+        Ok(Err(error)) => return Err(Problem::of(&error).of_kernel(&kernel_id)),
+        Err(panicked) => {
+            let text = format!("the service panicked: {panicked}");
+            return Err(Problem::new(ErrorKind::Internal, text).of_kernel(&kernel_id));
+        }
+    };
+    let held = hold(&mut response, &state.limits.memory)?;
+    Ok((response, held))
+}
+
 /// Returns the memory that a response holds until it is sent. A response that was not made for this request, such as a
 /// cached one, is charged now.
 fn hold(response: &mut KernelResponse, memory: &HostMemory) -> Result<Option<HostReservation>, Problem> {
@@ -148,7 +170,7 @@ fn hold(response: &mut KernelResponse, memory: &HostMemory) -> Result<Option<Hos
     Ok(Some(held))
 }
 
-fn attach(bytes: Bytes, held: Option<&HostReservation>) -> Bytes {
+pub(super) fn attach(bytes: Bytes, held: Option<&HostReservation>) -> Bytes {
     match held {
         Some(held) if !bytes.is_empty() => held.clone().attach(bytes),
         _ => bytes,

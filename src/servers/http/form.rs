@@ -45,6 +45,14 @@ impl Form {
     }
 }
 
+/// Returns the length of the JSON before tensors; `None` if all of the body is JSON.
+///
+/// # Errors
+/// 400 if it is no number, or there are several.
+pub(super) fn optional_head_length(headers: &HeaderMap) -> Result<Option<usize>, Problem> {
+    if headers.contains_key(HEAD_LENGTH) { head_length(headers).map(Some) } else { Ok(None) }
+}
+
 fn head_length(headers: &HeaderMap) -> Result<usize, Problem> {
     let mut values = headers.get_all(HEAD_LENGTH).iter();
     let problem = |why| Err(Problem::new(ErrorKind::InvalidArgument, why).field(HEAD_LENGTH.as_str()));

@@ -7,6 +7,7 @@ mod config;
 mod drain;
 mod execute;
 mod form;
+mod inference;
 mod limits;
 mod openapi;
 mod outcomes;

@@ -6,6 +6,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode, Version};
 
+use super::inference::InferenceError;
 use crate::error::problem::{
     METHOD_NOT_ALLOWED, ProblemDocument, REQUEST_TIMEOUT, UNSUPPORTED_MEDIA_TYPE, status_and_code,
 };
@@ -153,6 +154,15 @@ impl Problem {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response.map(B::from)
+    }
+
+    /// Writes the response with the error object of the Open Inference Protocol in place of the problem document. Logs an
+    /// internal error.
+    pub(crate) fn into_inference_error<B: From<Bytes>>(self, request_id: &RequestId) -> Response<B> {
+        let body = serde_json::to_vec(&InferenceError { error: &self.detail }).expect("a string is JSON");
+        let mut response = self.into_response::<Bytes>(request_id);
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        response.map(|_| B::from(body.into()))
     }
 }
 

@@ -52,6 +52,7 @@ impl<S: RestService> Rest<S> {
         body: B,
     ) -> Response<ResponseBody> {
         let mut body = pin!(body);
+        let is_inference = self.state.inference_enabled && is_inference_path(head.uri.path());
         let (result, is_body_read) = match find::<S, B>(&self.state, head) {
             Ok((route, params)) => {
                 let request = RestRequest { head, request_id, params, body: body.as_mut() };
@@ -61,7 +62,11 @@ impl<S: RestService> Rest<S> {
             }
             Err(problem) => (Err(problem), false),
         };
-        let mut response = result.unwrap_or_else(|problem| problem.into_response(request_id));
+        let mut response = match result {
+            Ok(response) => response,
+            Err(problem) if is_inference => problem.into_inference_error(request_id),
+            Err(problem) => problem.into_response(request_id),
+        };
         if head.method == Method::HEAD {
             remove_body(&mut response);
         }
@@ -70,6 +75,11 @@ impl<S: RestService> Rest<S> {
         }
         UnreadBody::of(head.version, &head.headers).finish(body, response).await
     }
+}
+
+/// Whether a path is one of the Open Inference Protocol, whose errors have a form of their own.
+fn is_inference_path(path: &str) -> bool {
+    path.strip_prefix("/v2").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Removes the body of a response to HEAD, and keeps its length: hyper would omit a length of 0, and axum would not.

@@ -188,15 +188,15 @@ impl Operation {
 
 type RawParams<'a> = Vec<(&'static str, &'a str)>;
 
-/// Returns the parameters of a path that matches the pattern. `{*name}` takes all of the path but what the pattern has
-/// after it.
+/// Returns the parameters of a path that matches the pattern. `{*name}` takes as much of the path as what follows it in the
+/// pattern allows.
 fn match_pattern<'a>(mut pattern: &'static str, mut path: &'a str) -> Option<RawParams<'a>> {
     let mut params = Vec::new();
     while let Some((literal, rest)) = pattern.split_once('{') {
         let (name, after) = rest.split_once('}')?;
         path = path.strip_prefix(literal)?;
         let (name, value) = match name.strip_prefix('*') {
-            Some(name) => (name, path.strip_suffix(after)?),
+            Some(name) => (name, before_last(path, after)?),
             None => (name, path.split('/').next()?),
         };
         if value.is_empty() {
@@ -206,6 +206,14 @@ fn match_pattern<'a>(mut pattern: &'static str, mut path: &'a str) -> Option<Raw
         (path, pattern) = (&path[value.len()..], after);
     }
     (path == pattern).then_some(params)
+}
+
+/// Returns what is before the rest of a pattern, as much as possible of the path.
+fn before_last<'a>(path: &'a str, rest: &str) -> Option<&'a str> {
+    match rest.split_once('{') {
+        Some((literal, _)) => path.rsplit_once(literal).map(|(before, _)| before),
+        None => path.strip_suffix(rest),
+    }
 }
 
 /// Parameters in the path of a request, decoded.
@@ -224,13 +232,17 @@ impl Params {
         raw.into_iter().map(decode).collect::<Result<_, _>>().map(Self)
     }
 
+    /// Returns the parameter of this name, if the route's path has it.
+    pub(crate) fn find(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(this, _)| *this == name).map(|(_, value)| value.as_str())
+    }
+
     /// Returns the parameter of this name.
     ///
     /// # Panics
     /// If the route's path has no such parameter.
     pub(crate) fn get(&self, name: &str) -> &str {
-        let found = self.0.iter().find(|(this, _)| *this == name);
-        found.map(|(_, value)| value).unwrap_or_else(|| panic!("the path of the route has no parameter {name}"))
+        self.find(name).unwrap_or_else(|| panic!("the path of the route has no parameter {name}"))
     }
 }
 
@@ -294,6 +306,15 @@ mod tests {
             ("/kernels/{*id}", "/kernels/", None),
             ("/kernels/{*id}/execute", "/kernels/a/b/execute", Some(vec![("id", "a/b")])),
             ("/kernels/{*id}/execute", "/kernels/execute", None),
+            ("/models/{*id}/versions/{v}", "/models/a/b/versions/1", Some(vec![("id", "a/b"), ("v", "1")])),
+            (
+                "/models/{*id}/versions/{v}/run",
+                "/models/a/versions/b/versions/1/run",
+                Some(vec![("id", "a/versions/b"), ("v", "1")]),
+            ),
+            ("/models/{*id}/versions/{v}/run", "/models/a/versions/1", None),
+            ("/models/{*id}/versions/{v}", "/models/a/versions/1/run", None),
+            ("/models/{*id}/versions/{v}", "/models/versions/1", None),
             ("/kernels/{*id}/execute", "/kernels//execute", None),
             ("/kernels/{*id}/execute", "/kernels/a/execute/", None),
         ] {

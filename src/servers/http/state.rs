@@ -42,6 +42,8 @@ pub(crate) struct RestState {
     pub(crate) outcomes: Arc<Outcomes>,
     /// Whether the OpenAPI document and its page are served.
     pub(crate) openapi_enabled: bool,
+    /// Whether the Open Inference Protocol is served.
+    pub(crate) inference_enabled: bool,
     pub(crate) openapi: Arc<OpenApi>,
     pub(crate) more_metrics: Vec<MoreMetrics>,
 }
@@ -63,6 +65,7 @@ impl RestState {
             connections: Vec::new(),
             outcomes: Arc::new(Outcomes::new()),
             openapi_enabled: true,
+            inference_enabled: true,
             openapi: Arc::default(),
             more_metrics: Vec::new(),
         }
@@ -158,6 +161,14 @@ macro_rules! rest_setters {
         #[must_use]
         pub fn openapi(mut self, enabled: bool) -> Self {
             self.state_mut().openapi_enabled = enabled;
+            self
+        }
+
+        /// Enables the Open Inference Protocol at `/v2`, in which kernels are models. Enabled by default. Disable it if the
+        /// program has routes of its own there.
+        #[must_use]
+        pub fn inference_protocol(mut self, enabled: bool) -> Self {
+            self.state_mut().inference_enabled = enabled;
             self
         }
 

@@ -23,7 +23,7 @@ use serde::forward_to_deserialize_any;
 
 use super::buffer::buffer_dtype;
 use super::{float_array, number_array, zero_copy};
-use crate::service::operands::{KEY as REFERENCE_KEY, SUFFIX as REFERENCE_SUFFIX};
+use crate::service::operands::{KEY as REFERENCE_KEY, REFERENCE_SUFFIX};
 use crate::service::{Bf16, DType, F16, InvalidInput, Tensor, Tensors};
 
 /// Decodes an input. An error names the tensor.

@@ -67,4 +67,5 @@ pub(super) use operand::{KEY, array_of_reference, dtype_of_reference, read_refer
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use reference::{name_schema as operand_name_schema, version_schema as operand_version_schema};
 pub(crate) use request::RequestOperands;
-pub(super) use request::{SUFFIX, has_references};
+pub(crate) use request::SUFFIX as REFERENCE_SUFFIX;
+pub(super) use request::has_references;

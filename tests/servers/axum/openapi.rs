@@ -47,6 +47,16 @@ fn assert_references_resolve(document: &Value) {
     assert!(seen > 0);
 }
 
+/// Those of the Open Inference Protocol, which have no prefix.
+fn inference_paths() -> impl Iterator<Item = String> {
+    let server = ["", "/health/live", "/health/ready", "/models/stats", "/repository/index"];
+    let repository = ["load", "unload"].map(|action| format!("/v2/repository/models/{{name}}/{action}"));
+    let model = |part: &&str| ["", "/versions/{version}"].map(|version| format!("/v2/models/{{name}}{version}{part}"));
+    let models = ["", "/ready", "/config", "/stats", "/infer"];
+    let models: Vec<_> = models.iter().flat_map(model).collect();
+    server.into_iter().map(|path| format!("/v2{path}")).chain(repository).chain(models)
+}
+
 #[tokio::test]
 async fn every_route_but_those_of_the_document_is_in_it_and_the_other_way_round() {
     let prefixed = RouterConfig { prefix: "/api/v1".to_owned(), ..RouterConfig::default() };
@@ -57,6 +67,7 @@ async fn every_route_but_those_of_the_document_is_in_it_and_the_other_way_round(
         let mut expected: BTreeSet<_> = ["/health", "/health/live", "/health/ready", "/metrics"]
             .into_iter()
             .map(str::to_owned)
+            .chain(inference_paths())
             .chain(["/kernels", "/execute", "/operands", "/operands/{name}"].map(|path| format!("{prefix}{path}")))
             .collect();
         for kernel in kernels::registry().0.list() {
@@ -70,14 +81,19 @@ async fn every_route_but_those_of_the_document_is_in_it_and_the_other_way_round(
 
         for (path, item) in document["paths"].as_object().unwrap() {
             let methods: BTreeSet<_> = item.as_object().unwrap().keys().map(|method| method.to_uppercase()).collect();
+            let (error, known) = if path.starts_with("/v2") {
+                ("application/json", path.replace("{name}", "linalg.saxpy").replace("{version}", "1"))
+            } else {
+                ("application/problem+json", path.clone())
+            };
             for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
-                let response = server.request(method, path, &[], b"").await;
+                let response = server.request(method, &known, &[], b"").await;
                 if methods.contains(method) {
                     let documented = &item[method.to_lowercase()]["responses"][response.status.to_string()];
                     assert!(documented.is_object(), "{method} {path}: {} is not documented", response.status);
                     assert!(![404, 405].contains(&response.status), "{method} {path}: {response:?}");
                 } else {
-                    response.problem(405, "method_not_allowed");
+                    assert_eq!((response.status, response.header("content-type")), (405, Some(error)), "{response:?}");
                     let allow: BTreeSet<_> = response.header("allow").unwrap().split(',').map(str::trim).collect();
                     let head = methods.contains("GET").then_some("HEAD");
                     let documented = methods.iter().map(String::as_str).chain(head).collect();

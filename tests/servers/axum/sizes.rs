@@ -173,7 +173,7 @@ async fn an_empty_registry_is_served() {
     assert!(
         openapi["paths"]["/execute"]["post"]["requestBody"]["content"]["application/json"].get("example").is_none()
     );
-    assert_eq!(openapi["tags"].as_array().unwrap().len(), 3);
+    assert_eq!(openapi["tags"].as_array().unwrap().len(), 4);
 }
 
 /// `cargo test --release --features full --test servers -- --ignored --nocapture figures`

@@ -315,13 +315,20 @@ async fn axum_and_hyper_respond_alike_to_every_route_and_every_mistake() {
         // One of them is removed by each path with a DELETE.
         kernels.registry().operands().put("stored", TensorSet::of("x", vec![1.0_f32])).unwrap();
         let methods: Vec<_> = routes.iter().filter(|(_, this)| this == path).map(|(method, _)| *method).collect();
-        let path = path.replace("{id}", "linalg/saxpy").replace("{name}", "stored").replace("{file}", "index.html");
+        let is_inference = path.starts_with("/v2");
+        let path = path.replace("{id}", "linalg/saxpy").replace("{version}", "1").replace("{path}", "status");
+        let path = path.replace("{name}", if is_inference { "linalg.saxpy" } else { "stored" });
+        let path = path.replace("{file}", "index.html");
         for method in ["GET", "POST", "PUT", "DELETE"] {
             let response = sent(&hyper.wire, method, &path, &[id, JSON]).await;
             let status: u16 = response["HTTP/1.1 ".len()..][..3].parse().unwrap();
             match methods.contains(&method) {
                 // An upload without the type of the operand is found, and is a bad request.
                 true if method == "PUT" => assert_eq!(status, 400, "{method} {path}: {response}"),
+                // Found, and rejected: the body is no request of that protocol, or shared memory is asked for.
+                true if is_inference && (method == "POST" || path.contains("sharedmemory")) => {
+                    assert!([400, 422].contains(&status), "{method} {path}: {response}");
+                }
                 true => assert!(status < 400, "{method} {path}: {response}"),
                 // Below `/` there is nothing but the redirect.
                 false => assert_eq!(status, if path == "/" { 404 } else { 405 }, "{method} {path}: {response}"),

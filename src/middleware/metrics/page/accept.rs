@@ -33,7 +33,7 @@ fn preference(ranges: &[Element], media_type: &str, version: &str) -> Option<(f3
 
 /// Returns whether gzip is acceptable, with at least the quality of no compression.
 #[cfg_attr(not(any(feature = "axum", feature = "hyper")), allow(dead_code, reason = "there is no gzip"))]
-pub(super) fn accepts_gzip(headers: &HeaderMap) -> bool {
+pub(crate) fn accepts_gzip(headers: &HeaderMap) -> bool {
     let codings: Vec<_> = elements(headers, ACCEPT_ENCODING).filter_map(Element::parse).collect();
     let quality = |names: &[&str]| {
         let named = codings.iter().filter(|coding| names.iter().any(|name| coding.value.eq_ignore_ascii_case(name)));

@@ -1,6 +1,6 @@
 //! Writes the metrics in the format and the compression that a client accepts.
 
-mod accept;
+pub(crate) mod accept;
 mod families;
 
 use bytes::Bytes;

@@ -9,7 +9,7 @@ use super::schemas::{Schemas, name_of};
 use super::security::Security;
 use crate::servers::http::RouterConfig;
 use crate::servers::http::route::{OpenApiEntry, Operation};
-use crate::servers::http::routes::{KERNELS, OPERANDS, SERVER};
+use crate::servers::http::routes::{INFERENCE, KERNELS, OPERANDS, SERVER};
 use crate::service::{KernelError, Operands, RegisteredKernel};
 
 /// Describes a server with these operations, this configuration and these kernels.
@@ -121,7 +121,7 @@ fn add_path_parameters(entry: &mut Value, operation: &Operation) {
 /// Tags of the document: those of the server's operations, then the kernel domains.
 fn tags(kernels: &[RegisteredKernel]) -> Value {
     let domains: BTreeSet<_> = kernels.iter().map(|kernel| kernel.info().domain()).collect();
-    let own = [KERNELS, OPERANDS, SERVER];
+    let own = [KERNELS, OPERANDS, INFERENCE, SERVER];
     let domains = domains.into_iter().filter(|domain| !own.contains(domain));
     own.into_iter().chain(domains).map(|name| json!({ "name": name })).collect()
 }

@@ -365,18 +365,21 @@ pub(super) async fn ready<S: RestService, B: Send>(
     rest: Rest<S>,
     request: RestRequest<'_, B>,
 ) -> Result<Response<ResponseBody>, Problem> {
-    let Rest { service, state } = rest;
-    let devices = || state.devices.as_ref().and_then(|local| not_ready(&local.status(), &state.registry));
-    let reason = if state.drain.is_draining() {
-        Some("the server is draining".to_owned())
-    } else if let Some(reason) = devices().or_else(|| operands_not_ready(&state.registry)) {
-        Some(reason)
-    } else {
-        failure(service).await
-    };
-    match reason {
+    match not_ready_reason(rest).await {
         None => request.json(StatusCode::OK, &Probe { status: ProbeStatus::Ready }),
         Some(reason) => Err(Problem::new(ErrorKind::Unavailable, reason)),
+    }
+}
+
+/// Returns why the server is not ready; `None` if it is.
+pub(super) async fn not_ready_reason<S: RestService>(Rest { service, state }: Rest<S>) -> Option<String> {
+    if state.drain.is_draining() {
+        return Some("the server is draining".to_owned());
+    }
+    let devices = state.devices.as_ref().and_then(|local| not_ready(&local.status(), &state.registry));
+    match devices.or_else(|| operands_not_ready(&state.registry)) {
+        Some(reason) => Some(reason),
+        None => failure(service).await,
     }
 }
 

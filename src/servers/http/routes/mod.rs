@@ -5,6 +5,7 @@
 pub(super) mod docs;
 mod execute;
 mod health;
+mod inference;
 mod kernels;
 mod metrics;
 mod openapi;
@@ -26,6 +27,7 @@ use crate::backends::Local;
 use crate::service::KernelService;
 
 /// Tags of operations that do not belong to a domain of kernels.
+pub(super) const INFERENCE: &str = "inference";
 pub(super) const KERNELS: &str = "kernels";
 pub(super) const OPERANDS: &str = "operands";
 pub(super) const SERVER: &str = "server";
@@ -105,6 +107,113 @@ impl<S: RestService, B: RequestBody> Routes<S, B> {
             .enabled_if(|state| state.config.enable_health)
             .openapi(Once(SERVER, health::ready_entry))
             .handled_by(|rest, request| Box::pin(health::ready(rest, request))),
+        Operation::get("/v2", "inferenceServer", "Describes the server")
+            .details("the Open Inference Protocol, in which kernels are models")
+            .enabled_if(|state| state.inference_enabled)
+            .openapi(Once(INFERENCE, inference::server_entry))
+            .handled_by(|rest, request| Box::pin(inference::server(rest, request))),
+        Operation::get("/v2/health/live", "inferenceLive", "Liveness probe")
+            .enabled_if(|state| state.inference_enabled)
+            .openapi(Once(INFERENCE, inference::live_entry))
+            .handled_by(|rest, request| Box::pin(inference::live(rest, request))),
+        Operation::get("/v2/health/ready", "inferenceReady", "Readiness probe")
+            .details("as `/health/ready`")
+            .enabled_if(|state| state.inference_enabled)
+            .openapi(Once(INFERENCE, inference::ready_entry))
+            .handled_by(|rest, request| Box::pin(inference::ready(rest, request))),
+        Operation::get("/v2/models/stats", "inferenceStatistics", "Statistics of all models")
+            .details("of requests over this protocol")
+            .enabled_if(|state| state.inference_enabled)
+            .openapi(Once(INFERENCE, inference::statistics_entry))
+            .handled_by(|rest, request| Box::pin(inference::statistics(rest, request))),
+        Operation::get("/v2/models/{*name}", "inferenceModel", "Describes a model")
+            .details("slashes in the id can be dots")
+            .enabled_if(|state| state.inference_enabled)
+            .check_resource(inference::check_model)
+            .openapi(Once(INFERENCE, inference::model_entry))
+            .handled_by(|rest, request| Box::pin(inference::model(rest, request))),
+        Operation::get("/v2/models/{*name}/ready", "inferenceModelReady", "Readiness of a model")
+            .enabled_if(|state| state.inference_enabled)
+            .check_resource(inference::check_model)
+            .openapi(Once(INFERENCE, inference::model_ready_entry))
+            .handled_by(|rest, request| Box::pin(inference::model_ready(rest, request))),
+        Operation::get("/v2/models/{*name}/config", "inferenceModelConfig", "Configuration of a model")
+            .enabled_if(|state| state.inference_enabled)
+            .check_resource(inference::check_model)
+            .openapi(Once(INFERENCE, inference::model_config_entry))
+            .handled_by(|rest, request| Box::pin(inference::model_config(rest, request))),
+        Operation::get("/v2/models/{*name}/stats", "inferenceModelStatistics", "Statistics of a model")
+            .enabled_if(|state| state.inference_enabled)
+            .check_resource(inference::check_model)
+            .openapi(Once(INFERENCE, inference::model_statistics_entry))
+            .handled_by(|rest, request| Box::pin(inference::model_statistics(rest, request))),
+        Operation::post("/v2/models/{*name}/infer", "infer", "Runs a model")
+            .details("JSON, or JSON and binary data")
+            .enabled_if(|state| state.inference_enabled)
+            .check_resource(inference::check_model)
+            .openapi(Once(INFERENCE, inference::infer_entry))
+            .handled_by(|rest, request| Box::pin(inference::infer(rest, request))),
+        Operation::get("/v2/models/{*name}/versions/{version}", "inferenceModelOfVersion", "Describes a model in a version")
+            .enabled_if(|state| state.inference_enabled)
+            .check_resource(inference::check_model)
+            .openapi(Once(INFERENCE, inference::model_entry))
+            .handled_by(|rest, request| Box::pin(inference::model(rest, request))),
+        Operation::get("/v2/models/{*name}/versions/{version}/ready", "inferenceModelReadyOfVersion", "Readiness of a model in a version")
+            .enabled_if(|state| state.inference_enabled)
+            .check_resource(inference::check_model)
+            .openapi(Once(INFERENCE, inference::model_ready_entry))
+            .handled_by(|rest, request| Box::pin(inference::model_ready(rest, request))),
+        Operation::get("/v2/models/{*name}/versions/{version}/config", "inferenceModelConfigOfVersion", "Configuration of a model in a version")
+            .enabled_if(|state| state.inference_enabled)
+            .check_resource(inference::check_model)
+            .openapi(Once(INFERENCE, inference::model_config_entry))
+            .handled_by(|rest, request| Box::pin(inference::model_config(rest, request))),
+        Operation::get("/v2/models/{*name}/versions/{version}/stats", "inferenceModelStatisticsOfVersion", "Statistics of a model in a version")
+            .enabled_if(|state| state.inference_enabled)
+            .check_resource(inference::check_model)
+            .openapi(Once(INFERENCE, inference::model_statistics_entry))
+            .handled_by(|rest, request| Box::pin(inference::model_statistics(rest, request))),
+        Operation::post("/v2/models/{*name}/versions/{version}/infer", "inferOfVersion", "Runs a model in a version")
+            .enabled_if(|state| state.inference_enabled)
+            .check_resource(inference::check_model)
+            .openapi(Once(INFERENCE, inference::infer_entry))
+            .handled_by(|rest, request| Box::pin(inference::infer(rest, request))),
+        Operation::post("/v2/repository/index", "inferenceIndex", "Lists models")
+            .enabled_if(|state| state.inference_enabled)
+            .openapi(Once(INFERENCE, inference::index_entry))
+            .handled_by(|rest, request| Box::pin(inference::index(rest, request))),
+        Operation::post("/v2/repository/models/{*name}/load", "inferenceLoad", "Rejects to load a model")
+            .details("kernels are part of the program")
+            .enabled_if(|state| state.inference_enabled)
+            .check_resource(inference::check_model)
+            .openapi(Once(INFERENCE, inference::rejected_entry))
+            .handled_by(|rest, request| Box::pin(inference::load_or_unload(rest, request))),
+        Operation::post("/v2/repository/models/{*name}/unload", "inferenceUnload", "Rejects to unload a model")
+            .details("kernels are part of the program")
+            .enabled_if(|state| state.inference_enabled)
+            .check_resource(inference::check_model)
+            .openapi(Once(INFERENCE, inference::rejected_entry))
+            .handled_by(|rest, request| Box::pin(inference::load_or_unload(rest, request))),
+        Operation::get("/v2/systemsharedmemory/{*path}", "getSystemSharedMemory", "Rejects shared memory")
+            .enabled_if(|state| state.inference_enabled)
+            .check_resource(inference::check_shared_memory)
+            .openapi(Hidden)
+            .handled_by(|rest, request| Box::pin(inference::shared_memory(rest, request))),
+        Operation::post("/v2/systemsharedmemory/{*path}", "postSystemSharedMemory", "Rejects shared memory")
+            .enabled_if(|state| state.inference_enabled)
+            .check_resource(inference::check_shared_memory)
+            .openapi(Hidden)
+            .handled_by(|rest, request| Box::pin(inference::shared_memory(rest, request))),
+        Operation::get("/v2/cudasharedmemory/{*path}", "getCudaSharedMemory", "Rejects shared memory")
+            .enabled_if(|state| state.inference_enabled)
+            .check_resource(inference::check_shared_memory)
+            .openapi(Hidden)
+            .handled_by(|rest, request| Box::pin(inference::shared_memory(rest, request))),
+        Operation::post("/v2/cudasharedmemory/{*path}", "postCudaSharedMemory", "Rejects shared memory")
+            .enabled_if(|state| state.inference_enabled)
+            .check_resource(inference::check_shared_memory)
+            .openapi(Hidden)
+            .handled_by(|rest, request| Box::pin(inference::shared_memory(rest, request))),
         Operation::get("/metrics", "metrics", "Prometheus metrics")
             .details("the text format, or OpenMetrics if `Accept` prefers that; gzip if `Accept-Encoding` allows it")
             .enabled_if(|state| state.config.enable_metrics && state.metrics.is_some())

@@ -10,16 +10,18 @@ use serde_json::value::RawValue;
 use crate::request::limits::{MAX_RANK, MAX_TENSORS, at_most, check_name, first_duplicate};
 use crate::request::metadata::{MetadataDocument, RequestMetadata};
 use crate::servers::http::{Problem, Target};
+use crate::servers::inference::{DATATYPES, datatype_name, dtype_named};
 use crate::servers::sections::{Data, Input};
 use crate::service::{Bf16, Buffer, DType, F16, InvalidInput, KernelRequest, Payload, decode_json};
 
 /// A parsed head.
 #[derive(Debug)]
-pub(super) struct Head {
+pub(in super::super) struct Head<R = RequestedOutputs> {
     /// The request, without its payload.
-    pub(super) request: KernelRequest,
-    pub(super) requested: RequestedOutputs,
-    pub(super) inputs: Vec<Input>,
+    pub(in super::super) request: KernelRequest,
+    /// What the response is to contain.
+    pub(in super::super) requested: R,
+    pub(in super::super) inputs: Vec<Input>,
 }
 
 /// The id and the outputs that were requested for the response.
@@ -192,7 +194,7 @@ impl InputTensor<'_> {
         let Some(bytes) = shape.iter().try_fold(dtype.size(), |bytes, &side| bytes.checked_mul(side)) else {
             return Err(InvalidInput::new("shape", format!("{shape:?} exceeds the address space")));
         };
-        let required = || format!("{} of shape {shape:?} needs {bytes} bytes", datatype(dtype));
+        let required = || format!("{} of shape {shape:?} needs {bytes} bytes", datatype_name(dtype));
         let data = match (parameters.binary_data_size, data) {
             (Some(_), Some(_)) => return Err(InvalidInput::new("data", "the tensor also has a binary_data_size")),
             (None, None) => return Err(InvalidInput::new("parameters.binary_data_size", "missing")),
@@ -217,7 +219,7 @@ impl InputTensor<'_> {
 }
 
 /// Parses a flat array.
-fn elements(dtype: DType, json: &RawValue) -> Result<Bytes, InvalidInput> {
+pub(in super::super) fn elements(dtype: DType, json: &RawValue) -> Result<Bytes, InvalidInput> {
     let json = json.get().as_bytes();
     let bytes = match dtype {
         DType::Bool => decode_json::<Vec<bool>>(json).map(|bits| bits.into_iter().map(u8::from).collect()),
@@ -238,26 +240,6 @@ fn elements(dtype: DType, json: &RawValue) -> Result<Bytes, InvalidInput> {
     })
 }
 
-/// Names of element types in the protocol.
-const DATATYPES: [(&str, DType); 10] = [
-    ("BOOL", DType::Bool),
-    ("UINT8", DType::U8),
-    ("UINT32", DType::U32),
-    ("UINT64", DType::U64),
-    ("INT32", DType::I32),
-    ("INT64", DType::I64),
-    ("FP16", DType::F16),
-    ("BF16", DType::Bf16),
-    ("FP32", DType::F32),
-    ("FP64", DType::F64),
-];
-
-/// Name of an element type in the protocol.
-pub(super) fn datatype(dtype: DType) -> &'static str {
-    let known = DATATYPES.iter().find(|(_, this)| *this == dtype);
-    known.expect("the table has all types").0
-}
-
 #[derive(JsonSchema)]
 #[schemars(inline, extend("enum" = DATATYPES.map(|(name, _)| name)))]
 struct Datatype(#[schemars(with = "String")] DType);
@@ -265,8 +247,8 @@ struct Datatype(#[schemars(with = "String")] DType);
 impl<'de> Deserialize<'de> for Datatype {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = Cow::<str>::deserialize(deserializer)?;
-        if let Some((_, dtype)) = DATATYPES.iter().find(|(this, _)| *this == name) {
-            return Ok(Self(*dtype));
+        if let Some(dtype) = dtype_named(&name) {
+            return Ok(Self(dtype));
         }
         let known = DATATYPES.map(|(name, _)| name).join(", ");
         Err(D::Error::custom(format_args!("`{name}` is not one of {known}; use UINT8 for text")))

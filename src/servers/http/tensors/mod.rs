@@ -20,7 +20,6 @@ use bytes::Bytes;
 use http_body::Body;
 
 use self::background_copy::BackgroundCopy;
-use self::head::Head;
 use super::form::HEAD_LENGTH;
 use super::read::{Frames, announced_length, check_available, in_time, rejected, within};
 use super::{Problem, Target};
@@ -32,7 +31,7 @@ use crate::service::{InvalidInput, KernelRequest};
 
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use self::head::Document as TensorHead;
-pub(super) use self::head::RequestedOutputs;
+pub(super) use self::head::{Head, RequestedOutputs, elements};
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use self::response::Document as TensorResponseHead;
 pub(super) use self::response::write;
@@ -53,6 +52,30 @@ where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
+    let lengths = Lengths { head: head_length, max_head: MAX_HEAD, max };
+    read_with(body, lengths, |head| Head::parse(&head, target), deadline, memory).await
+}
+
+/// The length of a head, its maximum, and the maximum length of the body.
+pub(super) struct Lengths {
+    pub(super) head: usize,
+    pub(super) max_head: usize,
+    pub(super) max: usize,
+}
+
+/// Reads a request whose head `parse` parses.
+pub(super) async fn read_with<B, R>(
+    body: B,
+    Lengths { head: head_length, max_head, max }: Lengths,
+    parse: impl FnOnce(Bytes) -> Result<Head<R>, Problem> + Send + 'static,
+    deadline: Instant,
+    memory: &BodyMemory,
+) -> Result<(KernelRequest, R), Problem>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
+    R: Send + 'static,
+{
     let announced = announced_length(&body, max)?;
     memory.check_tensors(announced.saturating_sub(head_length as u64))?;
     check_available(announced, memory.request())?;
@@ -60,14 +83,15 @@ where
     if length.is_some_and(|length| length < head_length as u64) {
         return Err(short_head(head_length, length.unwrap_or_default()));
     }
-    if head_length > MAX_HEAD.min(max) {
-        let detail = format!("the head has {head_length} bytes, the maximum is {}", MAX_HEAD.min(max));
+    let max_head = max_head.min(max);
+    if head_length > max_head {
+        let detail = format!("the head has {head_length} bytes, the maximum is {max_head}");
         return Err(Problem::new(ErrorKind::TooLarge, detail).field(HEAD_LENGTH.as_str()).closing());
     }
     let mut body = pin!(body);
     let mut frames = Frames::new(body.as_mut(), max, memory);
     let (head, first) = within(deadline, read_head(&mut frames, head_length)).await?;
-    let parsing = offload(head.len() > TYPED_JSON_BYTES, move || Head::parse(&head, target));
+    let parsing = offload(head.len() > TYPED_JSON_BYTES, move || parse(head));
     let Head { mut request, requested, inputs } = in_time(deadline, parsing).await??;
     let sections = Sections::new(inputs, max - head_length, length.map(|length| length - head_length as u64))?;
     memory.check_tensors(sections.total_bytes())?;

@@ -5,9 +5,9 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::RequestedOutputs;
-use super::head::datatype;
 use crate::error::ErrorKind;
 use crate::servers::http::Problem;
+use crate::servers::inference::datatype_name;
 use crate::service::{InvalidInput, KernelError, KernelResponse, Payload, ResponseMetadata, Tensor, Tensors};
 
 /// The JSON before the tensors of a response.
@@ -37,7 +37,7 @@ struct Output<'a> {
 impl<'a> From<(&'a str, &'a Tensor)> for Output<'a> {
     fn from((name, tensor): (&'a str, &'a Tensor)) -> Self {
         let parameters = Parameters { binary_data_size: tensor.data().len() };
-        Self { name, datatype: datatype(tensor.dtype()), shape: tensor.shape(), parameters }
+        Self { name, datatype: datatype_name(tensor.dtype()), shape: tensor.shape(), parameters }
     }
 }
 

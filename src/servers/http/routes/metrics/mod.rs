@@ -4,6 +4,7 @@
 mod connections;
 #[cfg(feature = "cuda")]
 mod gpus;
+mod inference;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -44,6 +45,9 @@ pub(super) async fn metrics<S, B>(
             metrics.register(registry);
         }
         register(&state, registry.sub_registry_with_prefix("kernel"));
+        if state.inference_enabled {
+            registry.register_collector(Box::new(inference::Inference(Arc::clone(&state.registry))));
+        }
         #[cfg(feature = "cuda")]
         gpus::register(registry, gpus);
     });

@@ -1,0 +1,175 @@
+//! Responses to requests for inference.
+
+use std::io::{self, Write};
+
+use bytes::Bytes;
+use schemars::JsonSchema;
+use serde::{Serialize, Serializer};
+
+use super::request::{Requested, RequestedOutput};
+use crate::error::ErrorKind;
+use crate::servers::http::Problem;
+use crate::servers::inference::{Model, datatype_name};
+use crate::service::{Bf16, DType, F16, InvalidInput, KernelError, KernelResponse, Payload, Tensor, Tensors};
+
+/// A response with outputs.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "InferenceResponse")]
+pub(in super::super) struct Document<'a> {
+    model_name: &'a str,
+    model_version: &'a str,
+    /// That of the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    /// Outputs, in the order of their binary data.
+    outputs: Vec<Output<'a>>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
+struct Output<'a> {
+    name: &'a str,
+    datatype: &'a str,
+    shape: &'a [usize],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameters: Option<Parameters>,
+    /// The elements, row-major; not if there is a `binary_data_size`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Vec<serde_json::Value>>")]
+    data: Option<Elements<'a>>,
+}
+
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
+struct Parameters {
+    /// Length in bytes of this output after the JSON.
+    binary_data_size: usize,
+}
+
+/// Creates the JSON, of at most `max` bytes, and returns the binary tensors in its order, without copying them; `None` if
+/// all outputs are in the JSON.
+pub(super) fn write(
+    response: &KernelResponse,
+    model: &Model,
+    requested: &Requested,
+    max: u64,
+) -> Result<(Bytes, Option<Vec<Bytes>>), Problem> {
+    let Payload::Tensors(tensors) = &response.payload else {
+        let reason = "tensors were requested, but the payload has none".to_owned();
+        return Err(Problem::of(&KernelError::Encode(reason)));
+    };
+    let mut binary = None;
+    let mut outputs = Vec::new();
+    for (name, tensor, is_binary) in select(tensors, requested)? {
+        // A scalar is a tensor of one element.
+        let shape = if tensor.shape().is_empty() { &[1] } else { tensor.shape() };
+        let (parameters, data) = if is_binary {
+            binary.get_or_insert_with(Vec::new).push(tensor.data().clone());
+            (Some(Parameters { binary_data_size: tensor.data().len() }), None)
+        } else {
+            (None, Some(Elements(tensor)))
+        };
+        outputs.push(Output { name, datatype: datatype_name(tensor.dtype()), shape, parameters, data });
+    }
+    let id = requested.id.as_deref();
+    let document = Document { model_name: model.name(), model_version: model.version(), id, outputs };
+    let mut json = Bounded { json: Vec::with_capacity(512), max };
+    match serde_json::to_writer(&mut json, &document) {
+        Ok(()) => Ok((json.json.into(), binary)),
+        Err(error) if error.is_io() => Err(Problem::of(&KernelError::ResponseTooLarge { max })),
+        Err(error) => Err(Problem::new(ErrorKind::Internal, format!("the response cannot be encoded: {error}"))),
+    }
+}
+
+/// Selects the requested outputs, in the requested order, with whether each is binary.
+fn select<'a>(tensors: &'a Tensors, requested: &'a Requested) -> Result<Vec<(&'a str, &'a Tensor, bool)>, Problem> {
+    let Some(wanted) = &requested.outputs else {
+        return Ok(tensors.iter().map(|(name, tensor)| (name, tensor, requested.is_binary)).collect());
+    };
+    let named = |(index, RequestedOutput { name, is_binary }): (usize, &'a RequestedOutput)| match tensors.get(name) {
+        Some(tensor) => Ok((name.as_str(), tensor, is_binary.unwrap_or(requested.is_binary))),
+        None => {
+            let all: Vec<_> = tensors.iter().map(|(name, _)| name).collect();
+            let reason = format!("there is no output `{name}`; there are: {}", all.join(", "));
+            Err(InvalidInput::new(format!("outputs[{index}].name"), reason).into())
+        }
+    };
+    wanted.iter().enumerate().map(named).collect()
+}
+
+/// A writer that fails when it has `max` bytes.
+struct Bounded {
+    json: Vec<u8>,
+    max: u64,
+}
+
+impl Write for Bounded {
+    fn write(&mut self, piece: &[u8]) -> io::Result<usize> {
+        if (self.json.len() + piece.len()) as u64 > self.max {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.json.extend_from_slice(piece);
+        Ok(piece.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Serializes the elements of a tensor as one array. NaN and infinities become `null`, as JSON has no word for them.
+struct Elements<'a>(&'a Tensor);
+
+impl Serialize for Elements<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let data = self.0.data();
+        macro_rules! array {
+            ($size:literal, $element:expr) => {
+                serializer.collect_seq(data.as_chunks::<$size>().0.iter().map($element))
+            };
+        }
+        match self.0.dtype() {
+            DType::Bool => array!(1, |[byte]| *byte != 0),
+            DType::U8 => array!(1, |[byte]| *byte),
+            DType::U32 => array!(4, |bytes| u32::from_le_bytes(*bytes)),
+            DType::U64 => array!(8, |bytes| u64::from_le_bytes(*bytes)),
+            DType::I32 => array!(4, |bytes| i32::from_le_bytes(*bytes)),
+            DType::I64 => array!(8, |bytes| i64::from_le_bytes(*bytes)),
+            DType::F16 => array!(2, |bytes| F16::from_bits(u16::from_le_bytes(*bytes)).to_f32()),
+            DType::Bf16 => array!(2, |bytes| Bf16::from_bits(u16::from_le_bytes(*bytes)).to_f32()),
+            DType::F32 => array!(4, |bytes| f32::from_le_bytes(*bytes)),
+            DType::F64 => array!(8, |bytes| f64::from_le_bytes(*bytes)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn elements_of_every_type_are_json_numbers() {
+        for (dtype, bytes, json) in [
+            (DType::Bool, vec![0, 1], "[false,true]"),
+            (DType::U8, vec![0, 255], "[0,255]"),
+            (DType::U32, u32::MAX.to_le_bytes().to_vec(), "[4294967295]"),
+            (DType::U64, u64::MAX.to_le_bytes().to_vec(), "[18446744073709551615]"),
+            (DType::I32, i32::MIN.to_le_bytes().to_vec(), "[-2147483648]"),
+            (DType::I64, i64::MIN.to_le_bytes().to_vec(), "[-9223372036854775808]"),
+            (DType::F16, F16::from_f32(1.5).to_bits().to_le_bytes().to_vec(), "[1.5]"),
+            (DType::Bf16, Bf16::from_f32(-2.0).to_bits().to_le_bytes().to_vec(), "[-2.0]"),
+            (DType::F32, [0.1_f32.to_le_bytes(), f32::NAN.to_le_bytes()].concat(), "[0.1,null]"),
+            (DType::F64, [0.1_f64.to_le_bytes(), f64::INFINITY.to_le_bytes()].concat(), "[0.1,null]"),
+        ] {
+            let tensor = Tensor::new(dtype, vec![bytes.len() / dtype.size()], bytes.into()).unwrap();
+            assert_eq!(serde_json::to_string(&Elements(&tensor)).unwrap(), json);
+        }
+    }
+
+    #[test]
+    fn a_response_ends_at_its_maximum() {
+        let mut bounded = Bounded { json: Vec::new(), max: 5 };
+        assert!(bounded.write_all(b"12345").is_ok() && bounded.write_all(b"6").is_err());
+        assert_eq!(bounded.json, b"12345");
+    }
+}

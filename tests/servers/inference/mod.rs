@@ -1,0 +1,5 @@
+//! The Open Inference Protocol over real sockets.
+
+mod hostile;
+mod rest;
+mod rest_client;
