@@ -15,8 +15,9 @@ use protox::Compiler;
 use protox::file::{ChainFileResolver, DescriptorSetFileResolver, GoogleFileResolver, IncludeFileResolver};
 
 /// Names of the files that are made, and where they are checked in.
-const FILES: [(&str, &str); 3] = [
+const FILES: [(&str, &str); 4] = [
     ("client/tower_kernels.v1.rs", "src/servers/grpc/generated/tower_kernels.v1.rs"),
+    ("client/inference.rs", "src/servers/grpc/generated/inference.rs"),
     ("descriptor.bin", "src/servers/grpc/generated/descriptor.bin"),
     ("server/tower_kernels.v1.rs", "benches/peers/src/generated/kernel_server.rs"),
 ];
@@ -49,7 +50,8 @@ fn generate(proto: &Path, out: &Path) -> Result<(), Box<dyn Error>> {
     files.add(GoogleFileResolver::new());
 
     let mut compiler = Compiler::with_file_resolver(files);
-    compiler.include_source_info(true).include_imports(true).open_file("tower_kernels/v1/kernel.proto")?;
+    compiler.include_source_info(true).include_imports(true);
+    compiler.open_file("tower_kernels/v1/kernel.proto")?.open_file("inference/inference.proto")?;
     let mut descriptors = compiler.file_descriptor_set();
 
     let [client, server] = ["client", "server"].map(|name| out.join(name));

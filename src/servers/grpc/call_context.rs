@@ -10,7 +10,7 @@ use super::memory::CallMemory;
 use crate::middleware::tracing::RequestScope;
 use crate::request::metadata::RequestMetadata;
 use crate::request::request_id::RequestId;
-use crate::service::{HostReservation, KernelRegistry, KernelRequest, Payload};
+use crate::service::{HostMemoryError, HostReservation, KernelRegistry, KernelRequest, Payload};
 
 /// The metadata of a call, or of one request of a stream, with the memory and the log entry that belong to it.
 #[derive(Clone, Debug)]
@@ -44,6 +44,11 @@ impl CallContext {
         self.held = Some(self.memory.of_next_request());
     }
 
+    /// Reserves memory for what was copied from the message.
+    pub(super) fn hold_copy(&self, bytes: usize) -> Result<(), HostMemoryError> {
+        self.held.as_ref().map_or(Ok(()), |held| held.grow(bytes as u64))
+    }
+
     /// Takes an extension that a layer has inserted, so that it is not passed on.
     pub(super) fn take_extension<T: Clone + Send + Sync + 'static>(&mut self) -> Option<T> {
         self.extensions.remove()
@@ -60,6 +65,15 @@ impl CallContext {
         let mut metadata = RequestMetadata { received_at: RequestMetadata::new().received_at, ..self.metadata.clone() };
         metadata.request_id = Some(request_id.clone());
         Self { request_id, metadata, scope, ..self.clone() }
+    }
+
+    /// Adds what a message has of metadata. That of the call takes precedence, and the earlier deadline holds.
+    pub(super) fn add_parameters(&mut self, parameters: RequestMetadata) {
+        let own = &mut self.metadata;
+        own.deadline = [own.deadline, parameters.deadline].into_iter().flatten().min();
+        own.priority = own.priority.or(parameters.priority);
+        own.tenant = own.tenant.take().or(parameters.tenant);
+        own.backend = own.backend.or(parameters.backend);
     }
 
     /// The span that the request runs in.

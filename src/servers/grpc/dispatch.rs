@@ -14,6 +14,7 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use tower_service::Service;
 
 use super::handler::Handler;
+use super::inference::{InferenceResponses, proto as inference};
 use super::proto::{
     DeleteOperandRequest, ExecuteRequest, ExecuteResponse, ExecuteStreamRequest, ExecuteStreamResponse,
     ExecuteTensorsRequest, ExecuteTensorsResponse, GetKernelRequest, GetOperandRequest, KernelDescription,
@@ -24,8 +25,9 @@ use super::put_operand::PutResponses;
 use super::server::Pipeline;
 use super::stream::Responses;
 use super::wire::{Encoded, Incoming, RequestCodec, Requests};
+use crate::servers::inference::{NO_REPOSITORY, NO_SHARED_MEMORY};
 
-/// The methods of `tower_kernels.v1.Kernel`, by their paths.
+/// The methods of `tower_kernels.v1.Kernel` and `inference.GRPCInferenceService`, by their paths.
 pub(super) struct Dispatch<S> {
     handler: Arc<Handler<S>>,
     accept: EnabledCompressionEncodings,
@@ -127,7 +129,47 @@ where
                 self.unary::<ListOperandsRequest, ListOperandsResponse, _>(request)
             }
             "/tower_kernels.v1.Kernel/DeleteOperand" => self.unary::<DeleteOperandRequest, Operand, _>(request),
-            _ => Box::pin(async { Ok(Status::new(Code::Unimplemented, "").into_http()) }),
+            "/inference.GRPCInferenceService/ServerLive" => {
+                self.unary::<inference::ServerLiveRequest, inference::ServerLiveResponse, _>(request)
+            }
+            "/inference.GRPCInferenceService/ServerReady" => {
+                self.unary::<inference::ServerReadyRequest, inference::ServerReadyResponse, _>(request)
+            }
+            "/inference.GRPCInferenceService/ModelReady" => {
+                self.unary::<inference::ModelReadyRequest, inference::ModelReadyResponse, _>(request)
+            }
+            "/inference.GRPCInferenceService/ServerMetadata" => {
+                self.unary::<inference::ServerMetadataRequest, inference::ServerMetadataResponse, _>(request)
+            }
+            "/inference.GRPCInferenceService/ModelMetadata" => {
+                self.unary::<inference::ModelMetadataRequest, inference::ModelMetadataResponse, _>(request)
+            }
+            "/inference.GRPCInferenceService/ModelInfer" => {
+                self.unary::<inference::ModelInferRequest, inference::ModelInferResponse, _>(request)
+            }
+            "/inference.GRPCInferenceService/ModelConfig" => {
+                self.unary::<inference::ModelConfigRequest, inference::ModelConfigResponse, _>(request)
+            }
+            "/inference.GRPCInferenceService/ModelStatistics" => {
+                self.unary::<inference::ModelStatisticsRequest, inference::ModelStatisticsResponse, _>(request)
+            }
+            "/inference.GRPCInferenceService/RepositoryIndex" => {
+                self.unary::<inference::RepositoryIndexRequest, inference::RepositoryIndexResponse, _>(request)
+            }
+            "/inference.GRPCInferenceService/ModelStreamInfer" => {
+                let grpc = self.grpc::<inference::ModelInferRequest, inference::ModelStreamInferResponse>();
+                let (mut grpc, methods) = (grpc, Methods(Arc::clone(&self.handler)));
+                Box::pin(async move { Ok(grpc.streaming(methods, request).await) })
+            }
+            path => {
+                // What servers of models can do and this one cannot, and all else.
+                let reason = match path.strip_prefix("/inference.GRPCInferenceService/") {
+                    Some("RepositoryModelLoad" | "RepositoryModelUnload") => NO_REPOSITORY,
+                    Some(method) if method.contains("SharedMemory") => NO_SHARED_MEMORY,
+                    _ => "",
+                };
+                Box::pin(async move { Ok(Status::new(Code::Unimplemented, reason).into_http()) })
+            }
         }
     }
 }
@@ -169,6 +211,16 @@ methods! {
     Encoded<GetOperandRequest>, get_operand -> Operand, |call| decoded(call).await?;
     Encoded<ListOperandsRequest>, list_operands -> ListOperandsResponse, |call| decoded(call).await?;
     Encoded<DeleteOperandRequest>, delete_operand -> Operand, |call| decoded(call).await?;
+    Encoded<inference::ServerLiveRequest>, server_live -> inference::ServerLiveResponse, |call| decoded(call).await?;
+    Encoded<inference::ServerReadyRequest>, server_ready -> inference::ServerReadyResponse, |call| decoded(call).await?;
+    Encoded<inference::ModelReadyRequest>, model_ready -> inference::ModelReadyResponse, |call| decoded(call).await?;
+    Encoded<inference::ServerMetadataRequest>, server_metadata -> inference::ServerMetadataResponse, |call| decoded(call).await?;
+    Encoded<inference::ModelMetadataRequest>, model_metadata -> inference::ModelMetadataResponse, |call| decoded(call).await?;
+    Encoded<inference::ModelInferRequest>, model_infer -> inference::ModelInferResponse, |call| decoded(call).await?;
+    Encoded<inference::ModelConfigRequest>, model_config -> inference::ModelConfigResponse, |call| decoded(call).await?;
+    Encoded<inference::ModelStatisticsRequest>, model_statistics -> inference::ModelStatisticsResponse, |call| decoded(call).await?;
+    Encoded<inference::RepositoryIndexRequest>, repository_index -> inference::RepositoryIndexResponse, |call| decoded(call).await?;
+    Streaming<Encoded<inference::ModelInferRequest>>, model_stream_infer -> InferenceResponses, |call| call.map(Requests::new);
 }
 
 // By hand, as the pipeline is behind an `Arc` and need not be `Clone` here.

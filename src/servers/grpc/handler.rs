@@ -7,6 +7,7 @@ use tonic::{Request, Response, Status};
 
 use super::call_context::CallContext;
 use super::config::GrpcConfig;
+use super::health::HealthService;
 use super::memory::rejected;
 use super::message::{ResponseIds, check_kernel_id, json_response, tensors, tensors_response};
 use super::proto::{
@@ -27,25 +28,26 @@ use crate::request::request_id::RequestId;
 use crate::service::{InvalidInput, KernelRegistry, KernelResponse, Payload};
 
 /// Implements the methods for [`KernelGrpcService`](super::KernelGrpcService).
+#[derive(Clone)]
 pub(super) struct Handler<S> {
     pub(super) service: S,
     pub(super) registry: Arc<KernelRegistry>,
+    pub(super) health: HealthService,
     pub(super) config: Arc<GrpcConfig>,
     pub(super) shutdown: StreamShutdown,
     pub(super) upload_limits: UploadLimits,
 }
 
 impl<S: Pipeline> Handler<S> {
-    /// Runs a kernel. The wait for readiness and for the response ends at the deadline.
-    async fn run(
+    /// Runs a kernel on a message whose memory the context holds. The wait for readiness and for the response ends at the deadline.
+    pub(super) async fn run(
         &self,
-        mut context: CallContext,
+        context: CallContext,
         kernel_id: String,
         payload: Result<Payload, InvalidInput>,
     ) -> Result<(KernelResponse, ResponseIds), Status> {
         let ids = ResponseIds { request_id: context.request_id.clone(), kernel_id };
         let reject = |rejection: Rejection| rejection.into_status(Some(ids.request_id.as_str()));
-        context.hold_message();
         // First, so that it is logged if the request is invalid.
         context.record_kernel(&ids.kernel_id, &self.registry);
         check_kernel_id(&ids.kernel_id).map_err(reject)?;
@@ -71,7 +73,8 @@ fn respond<T>(result: Result<T, Rejection>, request_id: &RequestId) -> Result<Re
 
 impl<S: Pipeline> Handler<S> {
     pub(super) async fn execute(&self, request: Request<ExecuteRequest>) -> Result<Response<ExecuteResponse>, Status> {
-        let (context, message) = CallContext::from_request(request);
+        let (mut context, message) = CallContext::from_request(request);
+        context.hold_message();
         let request_id = context.request_id.clone();
         let (response, ids) = self.run(context, message.kernel_id, Ok(Payload::json(message.input))).await?;
         respond(json_response(response, ids), &request_id)
@@ -81,7 +84,8 @@ impl<S: Pipeline> Handler<S> {
         &self,
         request: Request<ExecuteTensorsRequest>,
     ) -> Result<Response<ExecuteTensorsResponse>, Status> {
-        let (context, message) = CallContext::from_request(request);
+        let (mut context, message) = CallContext::from_request(request);
+        context.hold_message();
         let request_id = context.request_id.clone();
         let payload = tensors(message.inputs).map(Payload::from);
         let (response, ids) = self.run(context, message.kernel_id, payload).await?;

@@ -103,6 +103,11 @@ impl State {
 }
 
 impl HealthService {
+    /// Returns whether the status is serving.
+    pub(super) fn is_serving(&self) -> bool {
+        self.state.is_serving()
+    }
+
     /// Creates a service that reports serving, whatever the state of the devices.
     pub fn new() -> Self {
         Self::following(None)

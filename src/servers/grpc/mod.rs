@@ -99,6 +99,12 @@
 //! # }
 //! ```
 //!
+//! # Open Inference Protocol
+//!
+//! [`KernelGrpcServer::into_inference_service`] makes the service `inference.GRPCInferenceService`, in which kernels are
+//! models, so that clients of Triton and KServe can be used. Its messages are in [`inference::proto`]. Typed contents are
+//! limited to 4 MiB in a request; raw contents are not copied.
+//!
 //! # Deadlines
 //!
 //! tonic's transport and clients have timers of their own for `grpc-timeout`, which start slightly earlier and result
@@ -132,6 +138,7 @@ mod dispatch;
 mod future;
 mod handler;
 mod health;
+pub mod inference;
 mod memory;
 mod message;
 mod operands;
@@ -151,6 +158,7 @@ mod wire;
 pub use self::config::GrpcConfig;
 pub use self::future::ResponseFuture;
 pub use self::health::HealthService;
+pub use self::inference::InferenceGrpcService;
 pub use self::proto::kernel_client::KernelClient;
 pub use self::proto::{
     DeleteOperandRequest, DeviceTimes, Dtype, ExecuteRequest, ExecuteResponse, ExecuteStreamRequest,

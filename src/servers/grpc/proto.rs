@@ -7,7 +7,7 @@
 
 include!("generated/tower_kernels.v1.rs");
 
-/// Encoded `FileDescriptorSet` of the package and its imports.
+/// Encoded `FileDescriptorSet` of this package, of [`inference`](super::inference), and of their imports.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!("generated/descriptor.bin");
 
 /// Name of the service.

@@ -15,6 +15,7 @@ use super::dispatch::Dispatch;
 use super::future::ResponseFuture;
 use super::handler::Handler;
 use super::health::HealthService;
+use super::inference::InferenceGrpcService;
 use super::memory::{CallMemory, RequestBody};
 use super::put_operand::UploadLimits;
 use super::shutdown::StreamShutdown;
@@ -132,11 +133,27 @@ impl<S: Pipeline> KernelGrpcServer<S> {
         self
     }
 
+    /// Builds the service of the Open Inference Protocol, in which kernels are models, for tonic's `Server::add_service`.
+    ///
+    /// ```
+    /// use tower_kernels::grpc::KernelGrpcServer;
+    /// use tower_kernels::service::KernelRegistry;
+    ///
+    /// let server = KernelGrpcServer::new(KernelRegistry::new());
+    /// let router = tonic::transport::Server::builder()
+    ///     .add_service(server.clone().into_inference_service())
+    ///     .add_service(server.into_service());
+    /// # drop(router);
+    /// ```
+    pub fn into_inference_service(self) -> InferenceGrpcService<S> {
+        InferenceGrpcService::new(self.into_service())
+    }
+
     /// Builds the service for tonic's `Server::add_service`.
     pub fn into_service(self) -> KernelGrpcService<S> {
-        let Self { service, registry, health: _, config, memory, shutdown, upload_limits } = self;
+        let Self { service, registry, health, config, memory, shutdown, upload_limits } = self;
         let config = Arc::new(config);
-        let handler = Handler { service, registry, config: Arc::clone(&config), shutdown, upload_limits };
+        let handler = Handler { service, registry, health, config: Arc::clone(&config), shutdown, upload_limits };
         let mut inner = Dispatch::new(handler)
             .max_decoding_message_size(config.max_request_size)
             .max_encoding_message_size(config.max_response_size);

@@ -261,16 +261,16 @@ impl From<Over> for Status {
     }
 }
 
-fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Over {
+pub(super) fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Over {
     Over::InvalidInput(InvalidInput::new(field, reason))
 }
 
 impl Limits {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { fields_left: MAX_FIELDS, tensors_left: MAX_TENSORS, text: 0 }
     }
 
-    fn fields(
+    pub(super) fn fields(
         &mut self,
         mut message: &[u8],
         mut look: impl FnMut(&mut Self, (u64, Value<'_>)) -> Result<(), Over>,
@@ -286,7 +286,7 @@ impl Limits {
         Ok(())
     }
 
-    fn name(&self, field: &str, name: &[u8]) -> Result<(), Over> {
+    pub(super) fn name(&self, field: &str, name: &[u8]) -> Result<(), Over> {
         if name.len() <= MAX_NAME_BYTES {
             return Ok(());
         }
@@ -310,13 +310,13 @@ impl Limits {
         Err(Over::UnknownKernel(String::from_utf8_lossy(beginning).into_owned()))
     }
 
-    fn text(&mut self, text: &[u8]) -> Result<(), Over> {
+    pub(super) fn text(&mut self, text: &[u8]) -> Result<(), Over> {
         self.text += text.len();
         Ok(())
     }
 
     /// `list` is the field that has the tensors.
-    fn tensor(&mut self, list: &str, tensor: &[u8]) -> Result<(), Over> {
+    pub(super) fn tensor(&mut self, list: &str, tensor: &[u8]) -> Result<(), Over> {
         let index = MAX_TENSORS - self.tensors_left;
         let Some(left) = self.tensors_left.checked_sub(1) else {
             return Err(invalid(
@@ -353,7 +353,7 @@ impl Limits {
 
 /// Value of a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Value<'a> {
+pub(super) enum Value<'a> {
     Number,
     Bytes(&'a [u8]),
 }

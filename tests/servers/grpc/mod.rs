@@ -5,7 +5,7 @@ mod deadlines;
 #[cfg(feature = "hyper")]
 mod faults;
 mod operands;
-mod server;
+pub(crate) mod server;
 mod sizes;
 mod statuses;
 mod streams;

@@ -94,6 +94,7 @@ impl Running {
         let routes = Routes::new(health.clone())
             .add_service(reflection())
             .add_service(reflection_v1alpha())
+            .add_service(server.clone().into_inference_service())
             .add_service(server.into_service());
         let (stop, stopped) = oneshot::channel();
         let stopped = async {

@@ -13,6 +13,7 @@ use tower_kernels::requests::{RequestMetrics, Transport};
 use tower_layer::Stack;
 
 use super::docs::{RestRejections, is_docs_path};
+use super::servers::is_grpc_probe;
 use crate::config::{self, Algorithm, Auth, InvalidSettings, KeysFile};
 use crate::suggest::for_serde_error;
 
@@ -85,14 +86,15 @@ impl Authentication {
         move |method, uri| {
             *method == Method::OPTIONS
                 || matches!(uri.path(), "/health" | "/health/live" | "/health/ready")
+                || matches!(uri.path(), "/v2/health/live" | "/v2/health/ready")
                 || (open_metrics && uri.path() == "/metrics")
                 || (open_docs && is_docs_path(uri.path()))
         }
     }
 
-    /// Adds authentication to gRPC, except for its health service.
+    /// Adds authentication to gRPC, except for health probes.
     pub(super) fn around_grpc(&self, router: Router, requests: &RequestMetrics) -> Router {
-        let is_probe = |_: &Method, uri: &Uri| uri.path().starts_with("/grpc.health.v1.Health/");
+        let is_probe = |_: &Method, uri: &Uri| is_grpc_probe(uri.path());
         router.layer(Stack::new(self.layer(requests, Transport::Grpc, is_probe), ErrorResponseLayer::new()))
     }
 

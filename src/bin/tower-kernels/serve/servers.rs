@@ -122,7 +122,8 @@ impl Servers {
             .operand_timeout(config.operands.upload_timeout.0)
             .memory(self.memory.clone())
             .stream_shutdown(streams.clone());
-        let routes = Routes::new(kernels.into_service())
+        let routes = Routes::new(kernels.clone().into_service())
+            .add_service(kernels.into_inference_service())
             .add_service(health)
             .add_service(streams.wrap(reflection()))
             .add_service(streams.wrap(reflection_v1alpha()))
@@ -203,8 +204,14 @@ fn server(config: &Config, tls: Option<&Tls>) -> Server {
 
 /// Whether a path may be requested on a connection of the health reserve.
 fn is_probe(path: &str) -> bool {
-    matches!(path, "/health" | "/health/live" | "/health/ready" | "/metrics")
-        || path.starts_with("/grpc.health.v1.Health/")
+    let is_rest = matches!(path, "/health/live" | "/health/ready" | "/v2/health/live" | "/v2/health/ready");
+    is_rest || matches!(path, "/health" | "/metrics") || is_grpc_probe(path)
+}
+
+/// Whether a path is one of gRPC that asks for the health of the server.
+pub(super) fn is_grpc_probe(path: &str) -> bool {
+    let inference = path.strip_prefix("/inference.GRPCInferenceService/");
+    path.starts_with("/grpc.health.v1.Health/") || matches!(inference, Some("ServerLive" | "ServerReady"))
 }
 
 fn addresses(name: &str, listener: &Listener) -> Result<Vec<ListenAddress>, Failure> {

@@ -1,0 +1,109 @@
+//! Descriptions of the server and of models.
+
+use std::time::UNIX_EPOCH;
+
+use super::proto::model_metadata_response::TensorMetadata;
+use super::proto::repository_index_response::ModelIndex;
+use super::proto::{
+    DataType, InferBatchStatistics, InferStatistics, ModelConfig, ModelInput, ModelMetadataResponse, ModelOutput,
+    ModelStatistics, ServerMetadataResponse, StatisticDuration,
+};
+use crate::servers::inference::{EXTENSIONS, Model, PLATFORM, Signature, TensorSpec, config_datatype};
+use crate::service::{DurationTotal, ExecutionTotals};
+
+pub(super) fn server() -> ServerMetadataResponse {
+    ServerMetadataResponse {
+        name: env!("CARGO_PKG_NAME").to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        extensions: EXTENSIONS.iter().map(|&extension| extension.to_owned()).collect(),
+    }
+}
+
+pub(super) fn metadata(model: &Model, signature: Signature) -> ModelMetadataResponse {
+    let describe = |TensorSpec { name, datatype, shape, .. }: TensorSpec| TensorMetadata {
+        name,
+        datatype: datatype.to_owned(),
+        shape,
+    };
+    ModelMetadataResponse {
+        name: model.name().to_owned(),
+        versions: vec![model.version().to_owned()],
+        platform: PLATFORM.to_owned(),
+        inputs: signature.inputs.into_iter().map(describe).collect(),
+        outputs: signature.outputs.into_iter().map(describe).collect(),
+    }
+}
+
+pub(super) fn config(model: &Model, signature: Signature) -> ModelConfig {
+    let data_type = |datatype: &str| {
+        let known = DataType::from_str_name(&config_datatype(datatype));
+        known.expect("the protocol has a number for each type").into()
+    };
+    let input = |TensorSpec { name, datatype, shape, is_optional }: TensorSpec| ModelInput {
+        name,
+        data_type: data_type(datatype),
+        dims: shape,
+        optional: is_optional,
+    };
+    let output = |TensorSpec { name, datatype, shape, .. }: TensorSpec| ModelOutput {
+        name,
+        data_type: data_type(datatype),
+        dims: shape,
+    };
+    ModelConfig {
+        name: model.name().to_owned(),
+        platform: PLATFORM.to_owned(),
+        backend: PLATFORM.to_owned(),
+        max_batch_size: 0,
+        input: signature.inputs.into_iter().map(input).collect(),
+        output: signature.outputs.into_iter().map(output).collect(),
+    }
+}
+
+pub(super) fn statistics(model: &Model) -> ModelStatistics {
+    let totals = model.kernel().request_statistics().totals();
+    let ExecutionTotals { input, compute, output } = totals.all_executions();
+    let batch = |(&size, of_size): (&u32, &ExecutionTotals)| InferBatchStatistics {
+        batch_size: size.into(),
+        compute_input: Some(of_size.input.into()),
+        compute_infer: Some(of_size.compute.into()),
+        compute_output: Some(of_size.output.into()),
+    };
+    let millis = |time: std::time::SystemTime| {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    };
+    ModelStatistics {
+        name: model.name().to_owned(),
+        version: model.version().to_owned(),
+        last_inference: totals.last.map_or(0, millis),
+        inference_count: totals.inferences(),
+        execution_count: totals.executions(),
+        batch_stats: totals.executions.iter().map(batch).collect(),
+        inference_stats: Some(InferStatistics {
+            success: Some(totals.success.into()),
+            fail: Some(totals.failure.into()),
+            queue: Some(totals.queue.into()),
+            compute_input: Some(input.into()),
+            compute_infer: Some(compute.into()),
+            compute_output: Some(output.into()),
+            cache_hit: Some(totals.cached.into()),
+            cache_miss: None,
+        }),
+    }
+}
+
+impl From<DurationTotal> for StatisticDuration {
+    fn from(DurationTotal { count, sum }: DurationTotal) -> Self {
+        Self { count, ns: u64::try_from(sum.as_nanos()).unwrap_or(u64::MAX) }
+    }
+}
+
+pub(super) fn index_entry(model: &Model) -> ModelIndex {
+    ModelIndex {
+        name: model.name().to_owned(),
+        version: model.version().to_owned(),
+        state: "READY".to_owned(),
+        reason: String::new(),
+    }
+}
