@@ -293,6 +293,8 @@ def check_settings(program):
 
     clean = {name: value for name, value in os.environ.items() if not name.startswith("TOWER_KERNELS_")}
     image, pods = DEPLOY / "tower-kernels.toml", DEPLOY / "kubernetes/base/tower-kernels.toml"
+    runtime, _ = yaml.safe_load_all((DEPLOY / "kserve/serving-runtime.yml").read_text())
+    run(program, *runtime["spec"]["containers"][0]["args"], "--print-config", env=clean)
     compose = document(DEPLOY / "docker-compose.gpu.yml")["services"]["tower-kernels"]["environment"]
     containers = {name: one["spec"]["template"]["spec"]["containers"][0] for name, one in deployments().items()}
     for file, variables in [(image, {}), (image, compose), *((pods, environment(one)) for one in containers.values())]:
@@ -382,6 +384,11 @@ def check_probes(rest, grpc):
         notes = deployment["spec"]["template"]["metadata"]["annotations"]
         check(notes["prometheus.io/port"] == str(ports["http"]), "Prometheus scrapes", notes)
         check(ask(rest, notes["prometheus.io/path"])[0] == 200, "there is no", notes["prometheus.io/path"])
+    runtime, _ = yaml.safe_load_all((DEPLOY / "kserve/serving-runtime.yml").read_text())
+    (container,) = runtime["spec"]["containers"]
+    for probe in ("livenessProbe", "readinessProbe"):
+        check(ask(rest, container[probe]["httpGet"]["path"])[0] == 200, "KServe's", probe, "fails")
+        count += 1
     socket.create_connection(tuple(grpc.split(":")), 5).close()
     for one in yaml.safe_load_all((DEPLOY / "kubernetes/base/services.yml").read_text()):
         check({port["targetPort"] for port in one["spec"]["ports"]} <= set(ports), one["metadata"]["name"], ports)

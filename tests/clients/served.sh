@@ -12,7 +12,7 @@ tools() {
     export PYTHONPATH="$PWD/$folder" PYTHONDONTWRITEBYTECODE=1
 }
 
-# serve COMMAND [ARGUMENT...]: starts a server, which writes its address, as http(s)://HOST:PORT, to its output; that is in
+# serve COMMAND [ARGUMENT...]: starts a server, which writes its address, as http(s)://HOST:PORT, to its output; the first is in
 # $url from then on, and there is a folder in $work. Both end with the script.
 serve() {
     work=$(mktemp -d)
@@ -21,7 +21,7 @@ serve() {
     trap stop EXIT
     url=
     for _ in $(seq 600); do
-        url=$(grep -oEm1 'https?://[0-9a-z.:-]+' "$work/log" || true)
+        url=$(grep -oE 'https?://[0-9a-z.:-]+' "$work/log" | head -n 1 || true)
         [ -z "$url" ] && kill -0 "$server" 2>/dev/null || break
         sleep 0.1
     done
