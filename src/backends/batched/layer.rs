@@ -177,7 +177,7 @@ impl BatchPolicy<Job> for SameRun {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BatchedKey(MergeKey);
 
-#[cfg(test)]
+#[cfg(all(test, feature = "kernels"))]
 mod tests {
     use super::*;
     use crate::kernels::graph::betweenness_centrality::BetweennessInput;
