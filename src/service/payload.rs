@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::codec::read_usual_json;
+use super::codec::{read_usual_json, write_json};
 use super::{IntoJson, PayloadError, Tensors};
 use crate::panics::drop_caught;
 
@@ -62,7 +62,7 @@ impl Payload {
     /// # Errors
     /// [`PayloadError::Encode`] if the value cannot be written as JSON, such as a map whose keys are not strings.
     pub fn from_serialize<T: Serialize + ?Sized>(value: &T) -> Result<Self, PayloadError> {
-        match serde_json::to_vec(value) {
+        match write_json(value) {
             Ok(document) => Ok(Self::Json(document.into())),
             Err(error) => Err(PayloadError::Encode { type_name: std::any::type_name::<T>(), error: error.into() }),
         }

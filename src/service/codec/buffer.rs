@@ -30,21 +30,20 @@ pub(super) fn buffer_dtype(name: &str) -> Option<DType> {
     .find_map(|(this, dtype)| (this == name).then_some(dtype))
 }
 
-/// Serializes as a sequence in text formats, and as a newtype over the little-endian bytes in binary ones.
+/// Serializes as a newtype: over a sequence in text formats, and over the little-endian bytes in binary ones.
 impl<T: Element> Serialize for Buffer<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if serializer.is_human_readable() {
-            serializer.collect_seq(self.iter())
-        } else {
-            serializer.serialize_newtype_struct(T::BUFFER, &LittleEndian(self))
-        }
+        serializer.serialize_newtype_struct(T::BUFFER, &ElementsOrBytes(self))
     }
 }
 
-struct LittleEndian<'a, T>(&'a Buffer<T>);
+struct ElementsOrBytes<'a, T>(&'a Buffer<T>);
 
-impl<T: Element> Serialize for LittleEndian<'_, T> {
+impl<T: Element> Serialize for ElementsOrBytes<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if serializer.is_human_readable() {
+            return serializer.collect_seq(self.0.iter());
+        }
         let bytes = bytemuck::cast_slice(self.0);
         match self.0.shared_bytes() {
             Some(shared) => zero_copy::offering(shared, || serializer.serialize_bytes(bytes)),

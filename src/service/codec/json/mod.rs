@@ -1,10 +1,12 @@
 //! Decodes inputs from JSON and encodes outputs as JSON.
 
+mod number_text;
 mod numbers;
 #[cfg(test)]
 mod oracle;
 mod raw;
 mod text;
+mod writer;
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -12,6 +14,7 @@ use serde::{Deserialize, Serialize};
 #[cfg_attr(not(any(feature = "axum", feature = "hyper")), allow(unused_imports, reason = "only of documents"))]
 pub(crate) use self::raw::RawJson;
 use self::text::{JsonText, Unusual};
+use self::writer::write_document;
 use super::bounded::BoundedWriter;
 use super::object::ObjectOnly;
 use super::stop::stopped;
@@ -100,10 +103,19 @@ pub(crate) fn encode_json<T: Serialize>(
     context: &RunContext<'_>,
 ) -> Result<Bytes, KernelError> {
     let mut writer = BoundedWriter::new(expected, context);
-    match serde_json::to_writer(&mut writer, output) {
+    match write_document(output, &mut writer) {
         Ok(()) => Ok(writer.finish().into()),
         Err(error) => Err(writer.into_error().unwrap_or_else(|| KernelError::Encode(error.to_string()))),
     }
+}
+
+/// Writes a value without bounds. The text is serde_json's.
+pub(crate) fn write_json<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, serde_json::Error> {
+    /// As serde_json's.
+    const INITIAL: usize = 128;
+    let mut document = Vec::with_capacity(INITIAL);
+    write_document(value, &mut document)?;
+    Ok(document)
 }
 
 #[cfg(test)]
