@@ -1,5 +1,4 @@
-//! `inference.GRPCInferenceService`: the Open Inference Protocol over gRPC. The mapping to kernels is in
-//! [`inference`](crate::servers::inference).
+//! `inference.GRPCInferenceService`: the Open Inference Protocol over gRPC, in which kernels are models.
 
 mod check;
 mod documents;
