@@ -528,7 +528,7 @@ async fn the_service_is_not_ready_at_capacity() {
 }
 
 /// Tokio's cooperative budget is 128 for each poll of a task; it is no sign of overload.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn every_request_of_a_burst_gets_its_response() {
     const BURST: usize = 10_000;
     let (press, watch) = press(4);
