@@ -203,10 +203,10 @@ impl Job {
     /// Any [`KernelError`] of decoding, validation, the kernel and encoding; [`KernelError::Cancelled`] and
     /// [`KernelError::DeadlineExceeded`] where the run was stopped; [`KernelError::Panicked`] where the kernel panicked.
     pub fn run_cpu(&mut self, is_cancelled: impl Fn() -> bool + Sync) -> Result<KernelResponse, KernelError> {
-        let started = Instant::now();
         self.with_context(Some(&is_cancelled), |job, context| {
             context.check_before_start()?;
             job.prepare(None)?;
+            let started = Instant::now();
             let (output, batch_size) = job.run_with(context, |job, context| job.run_kernel_on_cpu(context))?;
             let mut execution = Execution::new(BackendKind::Cpu.as_str());
             (execution.executed, execution.batch_size) = (started.elapsed(), batch_size);
