@@ -54,10 +54,12 @@ async fn an_api_key_authenticates_its_tenant_and_probes_need_none() {
     assert_eq!(over_grpc(&server, Some("Bearer of-nobody-at-all")).await, Code::Unauthenticated);
     assert_eq!(over_grpc(&server, Some(&format!("Bearer {KEY}"))).await, Code::Ok);
 
-    for path in ["/health", "/health/live", "/health/ready"] {
+    for path in ["/health", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"] {
         assert_eq!(server.get(path).0, 200, "{path}");
     }
-    assert_eq!((server.get("/metrics").0, server.get("/kernels").0), (401, 401));
+    for path in ["/metrics", "/kernels", "/v2", "/v2/models/linalg.saxpy"] {
+        assert_eq!(server.get(path).0, 401, "{path}");
+    }
     let health = HealthClient::new(server.channel().await).check(HealthCheckRequest::default()).await.unwrap();
     assert_eq!(health.into_inner().status, 1);
     assert!(server.stdout.until("Try it").contains("auth     API keys"));
@@ -74,13 +76,25 @@ fn metrics_can_be_open_and_keys_in_a_separate_file() {
 fn the_rate_limit_is_that_of_the_authenticated_tenant_whatever_the_request_claims() {
     let keys = File::new(&format!("[[api_keys]]\ntenant = \"acme\"\nkey_sha256 = \"{SHA256}\"\n"));
     let limit = ["--rate-limit-per-second=1", "--rate-limit-burst=1"];
-    let server = Server::start(&[&["--auth-api-keys-file", keys.path()][..], &limit].concat());
-    let rejected = (0..1000).any(|n| {
-        let metadata = format!(r#""metadata": {{"tenant": "made up {n}"}}"#);
-        let body = format!(r#"{{"kernel_id": "linalg/saxpy", "input": {SAXPY}, {metadata}}}"#);
-        server.post_as("/execute", &body, &[&format!("x-api-key: {KEY}")]).0 == 429
-    });
-    assert!(rejected, "a tenant limited to one request per second is never rejected");
+    let document = |tenant: &str| {
+        format!(r#"{{"kernel_id": "linalg/saxpy", "input": {SAXPY}, "metadata": {{"tenant": "{tenant}"}}}}"#)
+    };
+    let inference = |tenant: &str| {
+        let tensor = |name| format!(r#"{{"name": "{name}", "datatype": "FP32", "shape": [1], "data": [1]}}"#);
+        let inputs = ["a", "x", "y"].map(tensor).join(",");
+        format!(r#"{{"inputs": [{inputs}], "parameters": {{"tenant": "{tenant}"}}}}"#)
+    };
+    let ways: [(&str, &dyn Fn(&str) -> String); 2] =
+        [("/execute", &document), ("/v2/models/linalg.saxpy/infer", &inference)];
+    for (path, body) in ways {
+        let server = Server::start(&[&["--auth-api-keys-file", keys.path()][..], &limit].concat());
+        let post = |n| server.post_as(path, &body(&format!("made up {n}")), &[&format!("x-api-key: {KEY}")]).0;
+        assert_eq!(post(0), 200, "{path}");
+        assert!(
+            (1..1000).any(|n| post(n) == 429),
+            "{path}: a tenant limited to one request per second is never rejected"
+        );
+    }
 }
 
 const OTHER_KEY: &str = "battery-staple-of-umbrella";
