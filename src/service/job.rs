@@ -264,9 +264,7 @@ impl Job {
     pub(crate) fn payload_of(&self, output: Typed) -> Payload {
         match (&self.input, self.encoding) {
             (Some(input), Encoding::Json | Encoding::Tensors) => {
-                Unencoded::new(self.kernel.clone(), input, output, self.encoding)
-                    .for_request(self.deadline, self.memory().cloned(), self.queue_key())
-                    .into_payload()
+                Payload::typed(Unencoded::new(self, input, output, self.encoding))
             }
             _ => Payload::Typed(output),
         }

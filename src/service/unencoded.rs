@@ -6,9 +6,7 @@ use std::time::{Duration, Instant};
 use super::codec::{Offloaded, offload};
 use super::erased::Input;
 use super::payload::Encoding;
-use super::{
-    Cost, Footprint, HostReservation, KernelError, KernelResponse, Payload, RegisteredKernel, RunContext, Typed,
-};
+use super::{Cost, Footprint, HostReservation, Job, KernelError, KernelResponse, RegisteredKernel, RunContext, Typed};
 use crate::fair_queue::QueueKey;
 
 /// The output of a run, to be encoded as its request asks for. It is the typed payload of a backend's response, because a
@@ -26,21 +24,19 @@ pub(crate) struct Unencoded {
 }
 
 impl Unencoded {
-    /// Creates the output of a run of the kernel on this input.
-    pub(super) fn new(kernel: RegisteredKernel, input: &Input, output: Typed, encoding: Encoding) -> Self {
-        let footprint = kernel.footprint(input);
+    /// Creates the output of a run of the job on this input.
+    pub(super) fn new(job: &Job, input: &Input, output: Typed, encoding: Encoding) -> Self {
+        let footprint = job.kernel.footprint(input);
         let bytes = footprint.map_or(input.cost.bytes, |run| run.output);
-        let key = QueueKey { expected: encode_time(bytes, encoding), ..QueueKey::default() };
-        Self { kernel, output, encoding, footprint, deadline: None, memory: None, key }
-    }
-
-    /// Sets what the encoding has of its request.
-    pub(super) fn for_request(self, deadline: Option<Instant>, memory: Option<HostReservation>, key: QueueKey) -> Self {
-        Self { deadline, memory, key: QueueKey { expected: self.key.expected, ..key }, ..self }
-    }
-
-    pub(super) fn into_payload(self) -> Payload {
-        Payload::typed(self)
+        Self {
+            kernel: job.kernel.clone(),
+            output,
+            encoding,
+            footprint,
+            deadline: job.deadline,
+            memory: job.memory().cloned(),
+            key: QueueKey { expected: encode_time(bytes, encoding), ..job.queue_key() },
+        }
     }
 
     /// Returns the output of a backend's response that is to be encoded.
