@@ -84,8 +84,8 @@ fn the_rate_limit_is_that_of_the_authenticated_tenant_whatever_the_request_claim
         let inputs = ["a", "x", "y"].map(tensor).join(",");
         format!(r#"{{"inputs": [{inputs}], "parameters": {{"tenant": "{tenant}"}}}}"#)
     };
-    let ways: [(&str, &dyn Fn(&str) -> String); 2] =
-        [("/execute", &document), ("/v2/models/linalg.saxpy/infer", &inference)];
+    type BodyOf<'a> = &'a dyn Fn(&str) -> String;
+    let ways: [(&str, BodyOf<'_>); 2] = [("/execute", &document), ("/v2/models/linalg.saxpy/infer", &inference)];
     for (path, body) in ways {
         let server = Server::start(&[&["--auth-api-keys-file", keys.path()][..], &limit].concat());
         let post = |n| server.post_as(path, &body(&format!("made up {n}")), &[&format!("x-api-key: {KEY}")]).0;
