@@ -250,6 +250,7 @@ pub struct Execution {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Details {
     device_times: Option<DeviceTimes>,
+    codec_times: Option<CodecTimes>,
     operands: Vec<OperandUse>,
     choice: Option<BackendChoice>,
 }
@@ -311,6 +312,18 @@ impl DeviceTimes {
     }
 }
 
+/// Times that a large input and a large output of a request spent with the threads that decode and encode them.
+///
+/// Each includes the wait for such a thread, and is zero for what was small enough to be done on the caller's thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CodecTimes {
+    /// Decoding and validation of the input, before the request waits for a backend.
+    pub decoding: Duration,
+    /// Encoding of the output, after the backend was released.
+    pub encoding: Duration,
+}
+
 impl Execution {
     /// Backend of a response that came from a cache, without an execution.
     pub const CACHE: &str = "cache";
@@ -338,6 +351,16 @@ impl Execution {
     /// Sets the times measured by the device.
     pub fn set_device_times(&mut self, times: DeviceTimes) {
         self.details.get_or_insert_default().device_times = Some(times);
+    }
+
+    /// Returns the times of decoding and encoding; `None` if both were done on the caller's thread.
+    pub fn codec_times(&self) -> Option<&CodecTimes> {
+        self.details.as_ref()?.codec_times.as_ref()
+    }
+
+    /// Sets the times of decoding and encoding.
+    pub fn set_codec_times(&mut self, times: CodecTimes) {
+        self.details.get_or_insert_default().codec_times = Some(times);
     }
 
     /// Returns why the request ran on this backend; `None` if no other could have run it.

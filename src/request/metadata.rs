@@ -76,6 +76,7 @@ pub(crate) struct MetadataDocument<'a> {
     pub(crate) tenant: Option<Cow<'a, str>>,
     /// The backend to run it on, `cpu` or `cuda`. By default it runs where the response is predicted to come first.
     #[serde(borrow)]
+    #[schemars(extend("enum" = ["cpu", "cuda", null]))]
     pub(crate) backend: Option<Cow<'a, str>>,
     /// Trace id of 32 lowercase hex digits, or a whole `traceparent`.
     #[serde(borrow)]

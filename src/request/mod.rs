@@ -18,8 +18,8 @@ pub(crate) mod request_id;
 pub use backend::{BackendChoice, BackendKind, ChoiceReason, UnknownBackend};
 pub(crate) use context::Scheduling;
 pub use context::{
-    DeviceTimes, Execution, InvalidTraceParent, OperandUse, Priority, RequestContext, ResponseContext, Share,
-    TraceContext, UnknownPriority,
+    CodecTimes, DeviceTimes, Execution, InvalidTraceParent, OperandUse, Priority, RequestContext, ResponseContext,
+    Share, TraceContext, UnknownPriority,
 };
 pub use http::{Deadline, PeerAddress, PeerTenant, Tenant};
 pub use http_operation::Operation;

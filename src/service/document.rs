@@ -77,6 +77,9 @@ pub(crate) struct ResponseMetadata<'a> {
     /// The device's own timing, for a sample of the requests.
     #[serde(skip_serializing_if = "Option::is_none")]
     device_times: Option<ResponseDeviceTimes>,
+    /// Decoding and encoding, if the input or the output was large.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    codec_times: Option<ResponseCodecTimes>,
     /// The operands that the request referred to.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     operands: Vec<ResponseOperand>,
@@ -137,6 +140,16 @@ struct ResponseDeviceTimes {
     download_us: u128,
 }
 
+/// Times with the threads that decode and encode, the wait for one included; 0 for what was small.
+#[derive(Serialize, JsonSchema)]
+#[schemars(inline)]
+struct ResponseCodecTimes {
+    /// Decoding and validation of the input, in microseconds.
+    decoding_us: u128,
+    /// Encoding of the output, in microseconds.
+    encoding_us: u128,
+}
+
 impl<'a> From<&'a Execution> for ResponseMetadata<'a> {
     fn from(execution: &'a Execution) -> Self {
         Self {
@@ -149,6 +162,10 @@ impl<'a> From<&'a Execution> for ResponseMetadata<'a> {
                 upload_us: times.upload.as_micros(),
                 kernel_us: times.kernel.as_micros(),
                 download_us: times.download.as_micros(),
+            }),
+            codec_times: execution.codec_times().map(|times| ResponseCodecTimes {
+                decoding_us: times.decoding.as_micros(),
+                encoding_us: times.encoding.as_micros(),
             }),
             operands: execution.operands().iter().map(ResponseOperand::from).collect(),
             choice: execution.choice().map(ResponseChoice::from),
@@ -325,6 +342,7 @@ mod tests {
         let mut execution = Execution::new("CUDA");
         (execution.device, execution.batch_size) = (Some(1), 2);
         execution.set_device_times(crate::request::DeviceTimes::default());
+        execution.set_codec_times(crate::request::CodecTimes::default());
         execution.set_operands(vec![OperandUse::new(1, "payments".into(), 7, true)]);
         let predicted = [(BackendKind::Cuda, Duration::from_micros(85)), (BackendKind::Cpu, Duration::from_millis(2))];
         execution.set_choice(BackendChoice { reason: ChoiceReason::Predicted, predicted });

@@ -54,6 +54,11 @@ pub struct Job {
     is_valid: bool,
 }
 
+/// How long a codec thread had the input of a job, its wait included. It is one of the job's extensions: few jobs have one,
+/// and a field would make the future of every job larger.
+#[derive(Clone, Copy)]
+struct Decoding(Duration);
+
 impl Job {
     pub(crate) fn new(kernel: RegisteredKernel, request: KernelRequest) -> Result<Self, KernelError> {
         if kernel.info().mode == Mode::Ring {
@@ -281,9 +286,11 @@ impl Job {
     /// The job comes back prepared, or [`prepare`](Self::prepare) returns the error.
     pub(crate) fn offload_prepare(mut self, memory: Option<PinnedMemory>) -> Result<Offloaded<Self>, KernelError> {
         let key = QueueKey { expected: decode_time(&self.payload), ..self.queue_key() };
+        let offloaded = Instant::now();
         offload(key, move |cancelled| {
             // It is kept in the job.
             let _error = self.prepare_into(None, memory.as_ref(), Some(cancelled));
+            self.extensions.insert(Decoding(offloaded.elapsed()));
             self
         })
     }
@@ -291,6 +298,11 @@ impl Job {
     /// Returns whether the input has been decoded and found valid.
     pub(crate) fn is_prepared(&self) -> bool {
         self.is_valid
+    }
+
+    /// Returns how long a codec thread had the input, its wait included; zero if none did.
+    pub(super) fn decoding(&self) -> Duration {
+        self.extensions.get().map_or(Duration::ZERO, |&Decoding(time)| time)
     }
 
     /// Returns the position of the job in a queue; its expected time is not known.

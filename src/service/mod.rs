@@ -76,6 +76,8 @@ pub use tensor::{Tensor, TensorError, Tensors};
 pub(crate) use codec::decode_json;
 #[cfg(any(feature = "actix", feature = "axum", feature = "grpc", feature = "hyper"))]
 pub(crate) use codec::until_cancelled;
+#[cfg(any(feature = "axum", feature = "hyper"))]
+pub(crate) use codec::{CodecLoad, codec_load};
 pub(crate) use codec::{Offloaded, PinnedMemory, optional_sequence, read_all};
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use document::ResponseMetadata;

@@ -51,7 +51,7 @@ where
                     let response = ready!(future.poll(cx))?;
                     let Some(output) = Unencoded::of(&response) else { return Poll::Ready(Ok(response)) };
                     if output.time() <= CODEC_INLINE {
-                        return Poll::Ready(output.encode(response, None).map_err(E::from));
+                        return Poll::Ready(output.encode_here(response).map_err(E::from));
                     }
                     state.set(State::Encoding(output.offload(response)?));
                 }

@@ -8,6 +8,7 @@ use super::erased::Input;
 use super::payload::Encoding;
 use super::{Cost, Footprint, HostReservation, Job, KernelError, KernelResponse, RegisteredKernel, RunContext, Typed};
 use crate::fair_queue::QueueKey;
+use crate::request::CodecTimes;
 
 /// The output of a run, to be encoded as its request asks for. It is the typed payload of a backend's response, because a
 /// worker has other kernels to run and its permit is released before the output is encoded.
@@ -18,6 +19,8 @@ pub(crate) struct Unencoded {
     encoding: Encoding,
     footprint: Option<Footprint>,
     deadline: Option<Instant>,
+    /// How long a codec thread had the input.
+    decoding: Duration,
     /// The request's memory, of which a part was reserved for the encoded output.
     memory: Option<HostReservation>,
     key: QueueKey,
@@ -34,6 +37,7 @@ impl Unencoded {
             encoding,
             footprint,
             deadline: job.deadline,
+            decoding: job.decoding(),
             memory: job.memory().cloned(),
             key: QueueKey { expected: encode_time(bytes, encoding), ..job.queue_key() },
         }
@@ -65,7 +69,7 @@ impl Unencoded {
     }
 
     /// Puts the encoded output into the response, of which a large one goes on to hold its part of the request's memory.
-    pub(super) fn encode(
+    fn encode(
         &self,
         response: KernelResponse,
         is_cancelled: Option<&(dyn Fn() -> bool + Sync)>,
@@ -78,12 +82,29 @@ impl Unencoded {
         Ok(KernelResponse { payload, ..response }.with_memory(held))
     }
 
+    /// Encodes the output on this thread.
+    pub(super) fn encode_here(&self, response: KernelResponse) -> Result<KernelResponse, KernelError> {
+        Ok(self.with_times(self.encode(response, None)?, Duration::ZERO))
+    }
+
     /// Encodes the output on a codec thread.
     pub(super) fn offload(
         self: Arc<Self>,
         response: KernelResponse,
     ) -> Result<Offloaded<Result<KernelResponse, KernelError>>, KernelError> {
-        offload(self.key, move |cancelled| self.encode(response, Some(&|| cancelled.is_cancelled())))
+        let offloaded = Instant::now();
+        offload(self.key, move |cancelled| {
+            let response = self.encode(response, Some(&|| cancelled.is_cancelled()))?;
+            Ok(self.with_times(response, offloaded.elapsed()))
+        })
+    }
+
+    /// Puts the times of the codec threads into the response, if they had the input or the output.
+    fn with_times(&self, mut response: KernelResponse, encoding: Duration) -> KernelResponse {
+        if !(self.decoding + encoding).is_zero() {
+            response.execution.set_codec_times(CodecTimes { decoding: self.decoding, encoding });
+        }
+        response
     }
 }
 

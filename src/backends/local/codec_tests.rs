@@ -147,12 +147,14 @@ fn service() -> (KernelService<Local>, Arc<WorkerPool>) {
     (KernelService::with_backend(registry, local), device)
 }
 
-async fn call(service: KernelService<Local>, input: String) -> serde_json::Value {
+/// Returns the output, and how long codec threads had the input and the output.
+async fn call(service: KernelService<Local>, input: String) -> (serde_json::Value, [Duration; 2]) {
     let mut request = KernelRequest::new("test/passes", Payload::json(input));
     request.set_backend(BackendKind::Cuda);
     let response = service.oneshot(request).await.unwrap();
     assert_eq!(response.execution.backend, "CUDA");
-    response.json().unwrap()
+    let times = response.execution.codec_times().copied().unwrap_or_default();
+    (response.json().unwrap(), [times.decoding, times.encoding])
 }
 
 const SMALL: &str = r#"{"decoded": 0, "encoded": 0}"#;
@@ -165,9 +167,12 @@ async fn a_large_input_is_decoded_without_a_permit_of_the_device() {
     let large = tokio::spawn(call(service.clone(), large));
     DECODED.reached().await;
     assert_eq!(device.load().jobs, 0);
-    assert_eq!(call(service, SMALL.to_owned()).await["padding"], 0);
+    let (small, times) = call(service, SMALL.to_owned()).await;
+    assert_eq!((&small["padding"], times), (&0.into(), [Duration::ZERO; 2]));
     DECODED.open();
-    assert_eq!(large.await.unwrap(), serde_json::json!({"decoded": 1, "encoded": 0, "padding": 100_000}));
+    let (large, [decoding, encoding]) = large.await.unwrap();
+    assert_eq!(large, serde_json::json!({"decoded": 1, "encoded": 0, "padding": 100_000}));
+    assert!(!decoding.is_zero() && encoding.is_zero());
 }
 
 #[tokio::test]
@@ -176,7 +181,9 @@ async fn a_large_output_is_encoded_without_the_devices_worker() {
     let large = tokio::spawn(call(service.clone(), r#"{"decoded": 0, "encoded": 1}"#.to_owned()));
     ENCODED.reached().await;
     assert_eq!(device.load().jobs, 0);
-    assert_eq!(call(service, SMALL.to_owned()).await["encoded"], 0);
+    assert_eq!(call(service, SMALL.to_owned()).await.0["encoded"], 0);
     ENCODED.open();
-    assert_eq!(large.await.unwrap()["encoded"], 1);
+    let (large, [decoding, encoding]) = large.await.unwrap();
+    assert_eq!(large["encoded"], 1);
+    assert!(decoding.is_zero() && !encoding.is_zero());
 }

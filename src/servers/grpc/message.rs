@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use super::proto::{
-    BackendChoice, DeviceTimes, Dtype, ExecuteResponse, ExecuteTensorsResponse, Execution, OperandUse, PredictedTime,
-    Tensor,
+    BackendChoice, CodecTimes, DeviceTimes, Dtype, ExecuteResponse, ExecuteTensorsResponse, Execution, OperandUse,
+    PredictedTime, Tensor,
 };
 use super::status::Rejection;
 use crate::error::ErrorKind;
@@ -144,6 +144,9 @@ fn execution(execution: &crate::request::Execution) -> Execution {
             kernel_us: micros(times.kernel),
             download_us: micros(times.download),
         }),
+        codec_times: execution
+            .codec_times()
+            .map(|times| CodecTimes { decoding_us: micros(times.decoding), encoding_us: micros(times.encoding) }),
         operands: execution.operands().iter().map(operand_use).collect(),
         choice: execution.choice().map(|choice| BackendChoice {
             reason: choice.reason.as_str().to_owned(),

@@ -161,11 +161,11 @@ pub use self::health::HealthService;
 pub use self::inference::InferenceGrpcService;
 pub use self::proto::kernel_client::KernelClient;
 pub use self::proto::{
-    DeleteOperandRequest, DeviceTimes, Dtype, ExecuteRequest, ExecuteResponse, ExecuteStreamRequest,
-    ExecuteStreamResponse, ExecuteTensorsRequest, ExecuteTensorsResponse, Execution, GetKernelRequest,
-    GetOperandRequest, KernelDescription, ListKernelsRequest, ListKernelsResponse, ListOperandsRequest,
-    ListOperandsResponse, Mode, Operand, OperandTensors, OperandUse, PutOperandPhase, PutOperandProgress,
-    PutOperandRequest, PutOperandResponse, PutOperandStart, Tensor,
+    BackendChoice, CodecTimes, DeleteOperandRequest, DeviceTimes, Dtype, ExecuteRequest, ExecuteResponse,
+    ExecuteStreamRequest, ExecuteStreamResponse, ExecuteTensorsRequest, ExecuteTensorsResponse, Execution,
+    GetKernelRequest, GetOperandRequest, KernelDescription, ListKernelsRequest, ListKernelsResponse,
+    ListOperandsRequest, ListOperandsResponse, Mode, Operand, OperandTensors, OperandUse, PredictedTime,
+    PutOperandPhase, PutOperandProgress, PutOperandRequest, PutOperandResponse, PutOperandStart, Tensor,
 };
 pub use self::reflection::{reflection, reflection_v1alpha};
 pub use self::server::{KernelGrpcServer, KernelGrpcService, Pipeline};

@@ -19,6 +19,8 @@ pub use float_array::FloatArray;
 pub(crate) use json::{RawJson, decode_json, decoded_size, encode_json, read_usual_json, write_json};
 pub(crate) use memory::{PinnedMemory, decode_within};
 pub use number_array::NumberArray;
+#[cfg(any(feature = "axum", feature = "hyper"))]
+pub(crate) use pool::{CodecLoad, codec_load};
 pub(crate) use pool::{Offloaded, offload};
 #[cfg(any(feature = "actix", feature = "axum", feature = "grpc", feature = "hyper"))]
 pub(crate) use stop::until_cancelled;

@@ -23,7 +23,7 @@ use crate::service::KernelError;
 type Work = Box<dyn FnOnce() + Send>;
 
 /// The queue of the threads, once they have been started.
-static QUEUE: Mutex<Option<Sender<Work>>> = Mutex::new(None);
+static QUEUE: Mutex<Option<(Sender<Work>, Receiver<Work>)>> = Mutex::new(None);
 
 /// The result of work on the codec threads. Dropping it cancels the work; what has not started is never started.
 #[derive(Debug)]
@@ -65,23 +65,41 @@ pub(crate) fn offload<T: Send + 'static>(
 
 fn send(work: Work, key: QueueKey) -> Result<(), KernelError> {
     let mut queue = QUEUE.lock();
-    let queue = match &*queue {
+    let (sender, _) = match &*queue {
         Some(queue) => queue,
         None => queue.insert(start()?),
     };
-    queue.send(work, key).map_err(|_full| KernelError::Device("the queue of the codec threads is full".to_owned()))
+    sender.send(work, key).map_err(|_full| KernelError::Device("the queue of the codec threads is full".to_owned()))
 }
 
-/// Starts the threads. They end when the returned handle is dropped.
-fn start() -> Result<Sender<Work>, KernelError> {
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(1, NonZero::get)
+}
+
+/// Starts the threads.
+fn start() -> Result<(Sender<Work>, Receiver<Work>), KernelError> {
     let (sender, receiver) = channel(usize::MAX, Duration::ZERO);
-    let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-    for index in 0..threads {
+    for index in 0..threads() {
         let receiver = receiver.clone();
         let thread = std::thread::Builder::new().name(format!("codec-{index}")).spawn(move || run_all(&receiver));
         thread.map_err(|error| KernelError::Device(format!("a codec thread could not be started: {error}")))?;
     }
-    Ok(sender)
+    Ok((sender, receiver))
+}
+
+/// How busy the codec threads are.
+#[cfg(any(feature = "axum", feature = "hyper"))]
+#[derive(Debug)]
+pub(crate) struct CodecLoad {
+    pub(crate) threads: usize,
+    /// Inputs and outputs that wait for a thread.
+    pub(crate) queued: usize,
+}
+
+#[cfg(any(feature = "axum", feature = "hyper"))]
+pub(crate) fn codec_load() -> CodecLoad {
+    let queued = QUEUE.lock().as_ref().map_or(0, |(_, receiver)| receiver.len());
+    CodecLoad { threads: threads(), queued }
 }
 
 fn run_all(queue: &Receiver<Work>) {

@@ -55,6 +55,7 @@ impl Kernel for Bare {
             device_times: None,
             operands: Vec::new(),
             choice: None,
+            codec_times: None,
         };
         let request_id = "req-1".to_owned();
         Ok(Response::new(ExecuteResponse { request_id, kernel_id, output, execution: Some(execution) }))

@@ -95,6 +95,9 @@ pub struct Execution {
     /// Why it ran on this backend, if another one could have run it.
     #[prost(message, optional, tag = "8")]
     pub choice: ::core::option::Option<BackendChoice>,
+    /// Decoding and encoding, if the input or the output was large.
+    #[prost(message, optional, tag = "9")]
+    pub codec_times: ::core::option::Option<CodecTimes>,
 }
 /// Why a request ran on its backend.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -126,6 +129,16 @@ pub struct OperandUse {
     /// Whether the device had it already.
     #[prost(bool, tag = "2")]
     pub resident: bool,
+}
+/// Times with the threads that decode and encode, the wait for one included, in microseconds; 0 for what was small.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CodecTimes {
+    /// Decoding and validation of the input.
+    #[prost(uint64, tag = "1")]
+    pub decoding_us: u64,
+    /// Encoding of the output.
+    #[prost(uint64, tag = "2")]
+    pub encoding_us: u64,
 }
 /// Times measured by the device's clock, in microseconds.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

@@ -31,7 +31,7 @@ use crate::request::request_id::RequestId;
 use crate::servers::http::openapi::{Schemas, response, without_body};
 use crate::servers::http::route::RestRequest;
 use crate::servers::http::{Problem, ResponseBody, Rest, RestState};
-use crate::service::{BackendKind, HostMemory, Mode, Operands, RegisteredKernel};
+use crate::service::{BackendKind, CodecLoad, HostMemory, Mode, Operands, RegisteredKernel, codec_load};
 
 pub(super) async fn metrics<S, B>(
     rest: Rest<S>,
@@ -67,6 +67,7 @@ fn register(state: &Arc<RestState>, kernel: &mut Registry) {
         kernel.register_collector(Box::new(ByDomain { metrics, state: Arc::clone(state) }));
     }
     kernel.register_collector(Box::new(Memory(state.limits.memory.clone())));
+    kernel.register_collector(Box::new(CodecThreads));
     kernel.register_collector(Box::new(StoredOperands(state.registry.operands().clone())));
     if let Some(pipeline) = &state.pipeline {
         pipeline.register_layers(kernel);
@@ -174,6 +175,23 @@ impl Collector for Memory {
         let exemplar: Option<&Exemplar<NoLabelSet, u64>> = None;
         let mut family = encoder.encode_descriptor("memory_rejections", help, None, MetricType::Counter)?;
         family.encode_counter(&memory.rejected(), exemplar)
+    }
+}
+
+/// The threads that decode large inputs and encode large outputs.
+#[derive(Debug)]
+struct CodecThreads;
+
+impl Collector for CodecThreads {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), Error> {
+        let CodecLoad { threads, queued } = codec_load();
+        for (name, help, value) in [
+            ("codec_threads", "Threads that decode large inputs and encode large outputs", threads),
+            ("codec_queued", "Large inputs and outputs that wait for one of these threads", queued),
+        ] {
+            encoder.encode_descriptor(name, help, None, MetricType::Gauge)?.encode_gauge(&(value as u64))?;
+        }
+        Ok(())
     }
 }
 
