@@ -37,6 +37,8 @@ mod response_future;
 mod run_context;
 mod run_times;
 mod shared_run;
+#[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+mod signature;
 mod tensor;
 mod unencoded;
 
@@ -98,3 +100,5 @@ pub(crate) use request_statistics::RequestTotals;
 pub(crate) use request_statistics::{DurationTotal, ExecutionTotals, RequestStatistics};
 pub(crate) use run_times::FIRST_RUNS;
 pub(crate) use shared_run::{MemberResult, MemberResults, MergeKey};
+#[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+pub(crate) use signature::{ElementType, Signature, TensorSpec};

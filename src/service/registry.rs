@@ -75,6 +75,8 @@ impl KernelRegistry {
             digest,
             kernel: Arc::new(kernel),
             schemas: OnceLock::new(),
+            #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+            signature: OnceLock::new(),
             panics: AtomicU64::new(0),
             log: LogLimit::new(),
             run_times: RunTimes::new(),
@@ -207,6 +209,9 @@ struct Entry {
     kernel: SharedKernel,
     /// Computed on first use.
     schemas: OnceLock<(Schema, Schema)>,
+    /// Read from the schemas on first use.
+    #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+    signature: OnceLock<Result<super::Signature, super::InvalidInput>>,
     panics: AtomicU64,
     log: LogLimit,
     run_times: RunTimes,
@@ -293,6 +298,17 @@ impl RegisteredKernel {
         }
         let schemas = self.guarded(|kernel| kernel.schemas())?;
         Ok(self.0.schemas.get_or_init(|| schemas))
+    }
+
+    /// Returns the tensors of the input and the output.
+    ///
+    /// # Errors
+    /// [`KernelError::InvalidInput`] if the input or the output has no form as tensors, and the error of the schemas.
+    #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+    pub(crate) fn signature(&self) -> Result<&super::Signature, KernelError> {
+        let schemas = self.schemas()?;
+        let signature = self.0.signature.get_or_init(|| super::Signature::of(schemas));
+        Ok(signature.as_ref().map_err(Clone::clone)?)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Names of element types in the protocol.
 
-use crate::service::DType;
+use crate::service::{DType, ElementType};
 
 /// The type of text: each element has a length of its own.
 pub(crate) const BYTES: &str = "BYTES";
@@ -25,12 +25,23 @@ pub(crate) fn datatype_name(dtype: DType) -> &'static str {
     known.expect("the table has all types").0
 }
 
+/// Returns the protocol's name of the type of a model's tensor.
+pub(crate) fn datatype_of(elements: ElementType) -> &'static str {
+    match elements {
+        ElementType::Number(dtype) => datatype_name(dtype),
+        ElementType::Text => BYTES,
+    }
+}
+
 /// Returns the element type with this name; `None` for `BYTES` and for unknown names.
 pub(crate) fn dtype_named(name: &str) -> Option<DType> {
     DATATYPES.iter().find(|(this, _)| *this == name).map(|(_, dtype)| *dtype)
 }
 
 /// Returns the name of a type in the configuration of a model.
-pub(crate) fn config_datatype(datatype: &str) -> String {
-    format!("TYPE_{}", if datatype == BYTES { "STRING" } else { datatype })
+pub(crate) fn config_datatype(elements: ElementType) -> String {
+    match elements {
+        ElementType::Number(dtype) => format!("TYPE_{}", datatype_name(dtype)),
+        ElementType::Text => "TYPE_STRING".to_owned(),
+    }
 }

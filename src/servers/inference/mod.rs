@@ -5,7 +5,7 @@
 //! |---|---|
 //! | model name | id or alias of the kernel; dots can stand for slashes, as in `graph.pagerank` |
 //! | model version | the first number of the kernel's version |
-//! | input, output | a field of the kernel's input or output that has a form as a tensor: [`Signature`] |
+//! | input, output | a field of the kernel's input or output that has a form as a tensor: [`Signature`](crate::service::Signature) |
 //! | tensor of shape `[1]` | a scalar field |
 //! | `BYTES` of one element | a field with text |
 //! | `parameters` of a request | [`RequestParameters`]: scheduling, and scalar fields of the input |
@@ -17,15 +17,13 @@ mod datatype;
 mod input;
 mod model;
 mod parameters;
-mod signature;
 
-pub(crate) use self::datatype::{BYTES, DATATYPES, config_datatype, datatype_name, dtype_named};
+pub(crate) use self::datatype::{BYTES, DATATYPES, config_datatype, datatype_name, datatype_of, dtype_named};
 pub(crate) use self::input::{
     InputParameters, operand_input, text_input, text_of_binary, unknown_parameter, with_texts,
 };
 pub(crate) use self::model::{Model, UnknownModel};
 pub(crate) use self::parameters::{ParameterValue, RequestParameters};
-pub(crate) use self::signature::{Signature, TensorSpec};
 
 /// Platform and backend of every model.
 pub(crate) const PLATFORM: &str = "tower-kernels";

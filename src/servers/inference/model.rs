@@ -1,9 +1,8 @@
 //! [`Model`]: a kernel by the name that a client of the protocol uses.
 
-use super::Signature;
 use crate::error::ErrorKind;
 use crate::request::limits::check_name;
-use crate::service::{KernelError, KernelRegistry, RegisteredKernel};
+use crate::service::{KernelError, KernelRegistry, RegisteredKernel, Signature};
 
 /// A kernel as a model.
 #[derive(Clone)]
@@ -65,8 +64,8 @@ impl Model {
     ///
     /// # Errors
     /// [`KernelError::InvalidInput`] if the kernel's input or output has no form as tensors, and the error of its schemas.
-    pub(crate) fn signature(&self) -> Result<Signature, KernelError> {
-        Signature::of(&self.kernel)
+    pub(crate) fn signature(&self) -> Result<&Signature, KernelError> {
+        self.kernel.signature()
     }
 }
 

@@ -4,12 +4,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{BYTES, Model, Signature, dtype_named};
+use super::{Model, datatype_of};
 use crate::request::limits::check_name;
 use crate::request::metadata::{MetadataDocument, RequestMetadata};
 use crate::request::{BackendKind, Priority};
 use crate::servers::sections::{Data, Input};
-use crate::service::{Bf16, DType, F16, InvalidInput, KernelError};
+use crate::service::{Bf16, DType, ElementType, F16, InvalidInput, KernelError, Signature};
 
 /// The value of a parameter.
 #[derive(Clone, Debug, PartialEq)]
@@ -116,7 +116,7 @@ impl RequestParameters {
             return Ok(Vec::new());
         }
         let signature = model.signature()?;
-        let input = |(name, value): &(String, ParameterValue)| scalar_input(&signature, name, value);
+        let input = |(name, value): &(String, ParameterValue)| scalar_input(signature, name, value);
         Ok(self.scalars.iter().map(input).collect::<Result<_, _>>()?)
     }
 }
@@ -129,12 +129,15 @@ fn scalar_input(signature: &Signature, name: &str, value: &ParameterValue) -> Re
             "it is neither a parameter of the protocol nor a scalar input of the model",
         ));
     };
-    if let (BYTES, ParameterValue::Text(text)) = (spec.datatype, value) {
-        return Ok(super::text_input(name.to_owned(), text.clone()));
-    }
-    let element = dtype_named(spec.datatype).and_then(|dtype| Some((dtype, element(dtype, value)?)));
-    let (dtype, data) = element.ok_or_else(|| InvalidInput::new(field(), format!("it is not a {}", spec.datatype)))?;
-    Ok(Input { name: name.to_owned(), dtype, shape: vec![1], data: Data::Here(data) })
+    let input = match (spec.elements, value) {
+        (ElementType::Text, ParameterValue::Text(text)) => Some(super::text_input(name.to_owned(), text.clone())),
+        (ElementType::Text, _) => None,
+        (ElementType::Number(dtype), value) => element(dtype, value).map(|element| {
+            let (name, data) = (name.to_owned(), Data::Here(element));
+            Input { name, dtype, shape: vec![1], data }
+        }),
+    };
+    input.ok_or_else(|| InvalidInput::new(field(), format!("it is not a {}", datatype_of(spec.elements))))
 }
 
 /// Encodes a value as an element; `None` if the type does not have it.

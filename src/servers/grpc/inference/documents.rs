@@ -8,8 +8,8 @@ use super::proto::{
     DataType, InferBatchStatistics, InferStatistics, ModelConfig, ModelInput, ModelMetadataResponse, ModelOutput,
     ModelStatistics, ServerMetadataResponse, StatisticDuration,
 };
-use crate::servers::inference::{EXTENSIONS, Model, PLATFORM, Signature, TensorSpec, config_datatype};
-use crate::service::{DurationTotal, ExecutionTotals};
+use crate::servers::inference::{EXTENSIONS, Model, PLATFORM, config_datatype, datatype_of};
+use crate::service::{DurationTotal, ElementType, ExecutionTotals, Signature, TensorSpec};
 
 pub(super) fn server() -> ServerMetadataResponse {
     ServerMetadataResponse {
@@ -19,44 +19,44 @@ pub(super) fn server() -> ServerMetadataResponse {
     }
 }
 
-pub(super) fn metadata(model: &Model, signature: Signature) -> ModelMetadataResponse {
-    let describe = |TensorSpec { name, datatype, shape, .. }: TensorSpec| TensorMetadata {
-        name,
-        datatype: datatype.to_owned(),
-        shape,
+pub(super) fn metadata(model: &Model, signature: &Signature) -> ModelMetadataResponse {
+    let describe = |spec: &TensorSpec| TensorMetadata {
+        name: spec.name.clone(),
+        datatype: datatype_of(spec.elements).to_owned(),
+        shape: spec.shape.clone(),
     };
     ModelMetadataResponse {
         name: model.name().to_owned(),
         versions: vec![model.version().to_owned()],
         platform: PLATFORM.to_owned(),
-        inputs: signature.inputs.into_iter().map(describe).collect(),
-        outputs: signature.outputs.into_iter().map(describe).collect(),
+        inputs: signature.inputs.iter().map(describe).collect(),
+        outputs: signature.outputs.iter().map(describe).collect(),
     }
 }
 
-pub(super) fn config(model: &Model, signature: Signature) -> ModelConfig {
-    let data_type = |datatype: &str| {
-        let known = DataType::from_str_name(&config_datatype(datatype));
+pub(super) fn config(model: &Model, signature: &Signature) -> ModelConfig {
+    let data_type = |elements: ElementType| {
+        let known = DataType::from_str_name(&config_datatype(elements));
         known.expect("the protocol has a number for each type").into()
     };
-    let input = |TensorSpec { name, datatype, shape, is_optional }: TensorSpec| ModelInput {
-        name,
-        data_type: data_type(datatype),
-        dims: shape,
-        optional: is_optional,
+    let input = |spec: &TensorSpec| ModelInput {
+        name: spec.name.clone(),
+        data_type: data_type(spec.elements),
+        dims: spec.shape.clone(),
+        optional: spec.is_optional,
     };
-    let output = |TensorSpec { name, datatype, shape, .. }: TensorSpec| ModelOutput {
-        name,
-        data_type: data_type(datatype),
-        dims: shape,
+    let output = |spec: &TensorSpec| ModelOutput {
+        name: spec.name.clone(),
+        data_type: data_type(spec.elements),
+        dims: spec.shape.clone(),
     };
     ModelConfig {
         name: model.name().to_owned(),
         platform: PLATFORM.to_owned(),
         backend: PLATFORM.to_owned(),
         max_batch_size: 0,
-        input: signature.inputs.into_iter().map(input).collect(),
-        output: signature.outputs.into_iter().map(output).collect(),
+        input: signature.inputs.iter().map(input).collect(),
+        output: signature.outputs.iter().map(output).collect(),
     }
 }
 

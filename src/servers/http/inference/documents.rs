@@ -5,8 +5,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::servers::inference::{EXTENSIONS, Model, PLATFORM, Signature, TensorSpec, config_datatype};
-use crate::service::{DurationTotal, ExecutionTotals, RequestTotals};
+use crate::servers::inference::{EXTENSIONS, Model, PLATFORM, config_datatype, datatype_of};
+use crate::service::{DurationTotal, ExecutionTotals, RequestTotals, Signature, TensorSpec};
 
 /// The server, and what it supports beyond the protocol's core.
 #[derive(Serialize, JsonSchema)]
@@ -71,8 +71,11 @@ struct TensorMetadata<'a> {
 
 impl<'a> ModelMetadata<'a> {
     pub(in super::super) fn new(model: &'a Model, signature: &'a Signature) -> Self {
-        let describe =
-            |spec: &'a TensorSpec| TensorMetadata { name: &spec.name, datatype: spec.datatype, shape: &spec.shape };
+        let describe = |spec: &'a TensorSpec| TensorMetadata {
+            name: &spec.name,
+            datatype: datatype_of(spec.elements),
+            shape: &spec.shape,
+        };
         Self {
             name: model.name(),
             versions: [model.version()],
@@ -120,13 +123,13 @@ impl<'a> ModelConfig<'a> {
     pub(in super::super) fn new(model: &'a Model, signature: &'a Signature) -> Self {
         let input = |spec: &'a TensorSpec| InputConfig {
             name: &spec.name,
-            data_type: config_datatype(spec.datatype),
+            data_type: config_datatype(spec.elements),
             dims: &spec.shape,
             optional: spec.is_optional,
         };
         let output = |spec: &'a TensorSpec| OutputConfig {
             name: &spec.name,
-            data_type: config_datatype(spec.datatype),
+            data_type: config_datatype(spec.elements),
             dims: &spec.shape,
         };
         Self {

@@ -18,7 +18,9 @@ use crate::servers::inference::{
     text_input, unknown_parameter,
 };
 use crate::servers::sections::{Data, Input};
-use crate::service::{Bf16, Buffer, DType, Element, F16, InvalidInput, KernelRequest, Payload, decode_json};
+use crate::service::{
+    Bf16, Buffer, DType, Element, ElementType, F16, InvalidInput, KernelRequest, Payload, decode_json,
+};
 
 /// What is requested for the response.
 #[derive(Debug)]
@@ -111,7 +113,11 @@ pub(super) fn parse_raw(length: Option<u64>, model: &Model) -> Result<Head<Reque
     let Some(length) = length.and_then(|length| usize::try_from(length).ok()) else {
         return invalid("it is 0, and the request has no content-length");
     };
-    let dtype = dtype_named(input.datatype).unwrap_or(DType::U8);
+    let dtype = match input.elements {
+        ElementType::Number(dtype) => dtype,
+        // A text is an array of bytes.
+        ElementType::Text => DType::U8,
+    };
     if !length.is_multiple_of(dtype.size()) {
         return invalid("it is 0, and the body is not a whole number of elements");
     }

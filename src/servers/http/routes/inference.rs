@@ -15,7 +15,7 @@ use crate::servers::http::inference::{
 use crate::servers::http::openapi::{Schemas, error_statuses, headers, json_content, reference, response};
 use crate::servers::http::route::{Params, RequestBody, RestRequest, RestService};
 use crate::servers::http::{HEAD_LENGTH, OCTETS, Problem, ResponseBody, Rest, RestState, read};
-use crate::servers::inference::{Model, NO_REPOSITORY, NO_SHARED_MEMORY, Signature, UnknownModel};
+use crate::servers::inference::{Model, NO_REPOSITORY, NO_SHARED_MEMORY, UnknownModel};
 use crate::service::{RegisteredKernel, decode_json};
 
 type RouteResult = Result<Response<ResponseBody>, Problem>;
@@ -55,13 +55,13 @@ fn status_of(ready: bool) -> StatusCode {
 pub(super) async fn model<S, B>(rest: Rest<S>, request: RestRequest<'_, B>) -> RouteResult {
     let model = find(&rest.state, &request.params)?;
     let signature = model.signature().map_err(|error| Problem::of(&error))?;
-    request.json(StatusCode::OK, &ModelMetadata::new(&model, &signature))
+    request.json(StatusCode::OK, &ModelMetadata::new(&model, signature))
 }
 
 pub(super) async fn model_config<S, B>(rest: Rest<S>, request: RestRequest<'_, B>) -> RouteResult {
     let model = find(&rest.state, &request.params)?;
     let signature = model.signature().map_err(|error| Problem::of(&error))?;
-    request.json(StatusCode::OK, &ModelConfig::new(&model, &signature))
+    request.json(StatusCode::OK, &ModelConfig::new(&model, signature))
 }
 
 pub(super) async fn model_statistics<S, B>(rest: Rest<S>, request: RestRequest<'_, B>) -> RouteResult {
@@ -232,7 +232,7 @@ fn operation(
     let error = json_content(&schemas.written::<InferenceError<'_>>());
     let mut parameters = headers(&["x-request-id"]);
     if let Some(kernels) = kernels {
-        let models = kernels.iter().filter(|kernel| kernel.is_batch() && Signature::of(kernel).is_ok());
+        let models = kernels.iter().filter(|kernel| kernel.is_batch() && kernel.signature().is_ok());
         // In dots, as path parameters have no slashes.
         let names: Vec<_> = models.map(|kernel| kernel.info().id.replace('/', ".")).collect();
         parameters.push(json!({

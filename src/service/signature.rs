@@ -3,35 +3,42 @@
 use schemars::Schema;
 use serde_json::{Map, Value};
 
-use super::{BYTES, datatype_name};
-use crate::service::{DType, InvalidInput, KernelError, REFERENCE_SUFFIX, RegisteredKernel};
+use super::{DType, InvalidInput, REFERENCE_SUFFIX};
 
-/// The inputs and outputs of a model.
+/// The inputs and outputs of a kernel, as servers of the Open Inference Protocol describe a model.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Signature {
     pub(crate) inputs: Vec<TensorSpec>,
     pub(crate) outputs: Vec<TensorSpec>,
 }
 
-/// An input or an output of a model.
+/// An input or an output.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct TensorSpec {
     pub(crate) name: String,
-    /// A type of the protocol. A field that accepts several has the last that its schema lists, which is the widest.
-    pub(crate) datatype: &'static str,
+    /// A field that accepts several types has the last that its schema lists, which is the widest.
+    pub(crate) elements: ElementType,
     /// Length of each dimension, -1 for any. A scalar and a text have `[1]`.
     pub(crate) shape: Vec<i64>,
     /// Whether a request can omit it.
     pub(crate) is_optional: bool,
 }
 
+/// Type of the elements of a tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ElementType {
+    Number(DType),
+    /// Each element has a length of its own.
+    Text,
+}
+
 impl Signature {
-    /// Reads the schemas of a kernel. Optional fields of the input that have no form as a tensor are omitted.
+    /// Reads the schemas of a kernel's input and output. Optional fields of the input that have no form as a tensor are
+    /// omitted.
     ///
     /// # Errors
-    /// [`KernelError::InvalidInput`] if another field has none.
-    pub(crate) fn of(kernel: &RegisteredKernel) -> Result<Self, KernelError> {
-        let (input, output) = kernel.schemas()?;
+    /// Another field has none.
+    pub(super) fn of((input, output): &(Schema, Schema)) -> Result<Self, InvalidInput> {
         Ok(Self { inputs: fields(input)?, outputs: fields(output)? })
     }
 
@@ -41,6 +48,7 @@ impl Signature {
     }
 
     /// Returns the only input that a request must have, if it has one dimension: its length then follows from its bytes.
+    #[cfg(any(feature = "axum", feature = "hyper"))]
     pub(crate) fn only_required_input(&self) -> Option<&TensorSpec> {
         let mut required = self.inputs.iter().filter(|input| !input.is_optional);
         let input = required.next().filter(|input| input.shape.len() == 1)?;
@@ -58,12 +66,12 @@ fn fields(schema: &Schema) -> Result<Vec<TensorSpec>, InvalidInput> {
     for (name, property) in properties {
         let is_optional = !is_required(name);
         match reader.form(property, 0) {
-            Some(Form::Array(datatype, shape)) => {
-                fields.push(TensorSpec { name: name.clone(), datatype, shape, is_optional });
+            Some(Form::Array(elements, shape)) => {
+                fields.push(TensorSpec { name: name.clone(), elements, shape, is_optional });
             }
             Some(Form::Reference) => {
                 let name = format!("{name}{REFERENCE_SUFFIX}");
-                fields.push(TensorSpec { name, datatype: BYTES, shape: vec![1], is_optional });
+                fields.push(TensorSpec { name, elements: ElementType::Text, shape: vec![1], is_optional });
             }
             None if is_optional => {}
             None => return Err(no_tensors(name)),
@@ -75,7 +83,7 @@ fn fields(schema: &Schema) -> Result<Vec<TensorSpec>, InvalidInput> {
 /// The form of a field as a tensor.
 #[derive(Debug, PartialEq, Eq)]
 enum Form {
-    Array(&'static str, Vec<i64>),
+    Array(ElementType, Vec<i64>),
     /// Only a reference to an operand has one.
     Reference,
 }
@@ -94,8 +102,8 @@ impl<'a> Reader<'a> {
             return None;
         }
         let schema = self.resolve(schema)?;
-        if let Some(datatype) = schema.get("x-dtype").and_then(datatype_of_extension) {
-            return Some(Form::Array(datatype, vec![-1]));
+        if let Some(dtype) = schema.get("x-dtype").and_then(dtype_of_extension) {
+            return Some(Form::Array(ElementType::Number(dtype), vec![-1]));
         }
         if let Some(choices) = ["anyOf", "oneOf"].iter().find_map(|key| schema.get(*key)?.as_array()) {
             return self.form_of_choices(choices, depth);
@@ -126,15 +134,15 @@ impl<'a> Reader<'a> {
     }
 
     fn form_of_array(&self, schema: &'a Map<String, Value>, depth: usize) -> Option<Form> {
-        let Form::Array(datatype, inner) = self.form(schema.get("items")?, depth + 1)? else { return None };
+        let Form::Array(elements, inner) = self.form(schema.get("items")?, depth + 1)? else { return None };
         // Texts have different lengths.
-        if datatype == BYTES {
+        if elements == ElementType::Text {
             return None;
         }
         let bound = |key: &str| schema.get(key).and_then(Value::as_i64);
         let length = bound("minItems").filter(|&min| bound("maxItems") == Some(min)).unwrap_or(-1);
         let inner = if inner == [1] { Vec::new() } else { inner };
-        Some(Form::Array(datatype, [vec![length], inner].concat()))
+        Some(Form::Array(elements, [vec![length], inner].concat()))
     }
 
     fn resolve(&self, schema: &'a Value) -> Option<&'a Map<String, Value>> {
@@ -162,13 +170,12 @@ fn is_reference(schema: &Map<String, Value>) -> bool {
 }
 
 /// `x-dtype` has the name of an element type, or of several.
-fn datatype_of_extension(extension: &Value) -> Option<&'static str> {
+fn dtype_of_extension(extension: &Value) -> Option<DType> {
     let name = match extension {
         Value::Array(names) => names.last()?,
         name => name,
     };
-    let name = name.as_str()?;
-    super::DATATYPES.iter().find(|(_, dtype)| dtype.as_str() == name).map(|(datatype, _)| *datatype)
+    DType::from_name(name.as_str()?)
 }
 
 fn integer(format: Option<&str>) -> DType {
@@ -182,63 +189,84 @@ fn integer(format: Option<&str>) -> DType {
 }
 
 fn scalar(dtype: DType) -> Form {
-    Form::Array(datatype_name(dtype), vec![1])
+    Form::Array(ElementType::Number(dtype), vec![1])
 }
 
 fn text() -> Form {
-    Form::Array(BYTES, vec![1])
+    Form::Array(ElementType::Text, vec![1])
 }
 
 #[cfg(all(test, feature = "kernels"))]
 mod tests {
     use super::*;
-    use crate::service::KernelRegistry;
+    use crate::service::{KernelError, KernelRegistry, RegisteredKernel};
 
-    fn signature(id: &str) -> Result<Signature, KernelError> {
+    const TEXT: ElementType = ElementType::Text;
+    const BOOL: ElementType = ElementType::Number(DType::Bool);
+    const U8: ElementType = ElementType::Number(DType::U8);
+    const U32: ElementType = ElementType::Number(DType::U32);
+    const U64: ElementType = ElementType::Number(DType::U64);
+    const F32: ElementType = ElementType::Number(DType::F32);
+    const F64: ElementType = ElementType::Number(DType::F64);
+
+    fn kernel(id: &str) -> RegisteredKernel {
         let registry = KernelRegistry::new();
         crate::kernels::register_all(&registry).unwrap();
-        Signature::of(&registry.get(id).unwrap())
+        registry.get(id).unwrap()
     }
 
-    fn spec(name: &str, datatype: &'static str, shape: &[i64], is_optional: bool) -> TensorSpec {
-        TensorSpec { name: name.to_owned(), datatype, shape: shape.to_vec(), is_optional }
+    fn spec(name: &str, elements: ElementType, shape: &[i64], is_optional: bool) -> TensorSpec {
+        TensorSpec { name: name.to_owned(), elements, shape: shape.to_vec(), is_optional }
     }
 
     #[test]
     fn scalars_arrays_and_outputs_are_tensors() {
-        let saxpy = signature("linalg/saxpy").unwrap();
-        let inputs = [spec("a", "FP32", &[1], false), spec("x", "FP32", &[-1], false), spec("y", "FP32", &[-1], false)];
-        assert_eq!((saxpy.inputs, saxpy.outputs), (inputs.into(), vec![spec("y", "FP32", &[-1], false)]));
+        let saxpy = kernel("linalg/saxpy");
+        let saxpy = saxpy.signature().unwrap();
+        let inputs = [spec("a", F32, &[1], false), spec("x", F32, &[-1], false), spec("y", F32, &[-1], false)];
+        assert_eq!(saxpy.inputs, inputs);
+        assert_eq!(saxpy.outputs, [spec("y", F32, &[-1], false)]);
     }
 
     #[test]
     fn options_texts_pairs_and_references_are_tensors() {
-        let pagerank = signature("graph/pagerank").unwrap();
+        let pagerank = kernel("graph/pagerank");
+        let pagerank = pagerank.signature().unwrap();
         for expected in [
-            spec("damping", "FP64", &[1], true),
-            spec("directed", "BOOL", &[1], true),
-            spec("edges", "UINT32", &[-1, 2], true),
-            spec("graph.operand", "BYTES", &[1], true),
-            spec("max_iterations", "UINT32", &[1], true),
-            spec("num_nodes", "UINT64", &[1], true),
-            spec("row_offsets", "UINT32", &[-1], true),
+            spec("damping", F64, &[1], true),
+            spec("directed", BOOL, &[1], true),
+            spec("edges", U32, &[-1, 2], true),
+            spec("graph.operand", TEXT, &[1], true),
+            spec("max_iterations", U32, &[1], true),
+            spec("num_nodes", U64, &[1], true),
+            spec("row_offsets", U32, &[-1], true),
         ] {
             assert!(pagerank.inputs.contains(&expected), "{expected:?} is not in {:?}", pagerank.inputs);
         }
-        let pricing = signature("risk/option-pricing").unwrap();
-        for expected in [spec("kind", "UINT8", &[-1], false), spec("precision", "BYTES", &[1], true)] {
+        let pricing = kernel("risk/option-pricing");
+        let pricing = pricing.signature().unwrap();
+        for expected in [spec("kind", U8, &[-1], false), spec("precision", TEXT, &[1], true)] {
             assert!(pricing.inputs.contains(&expected), "{expected:?} is not in {:?}", pricing.inputs);
         }
-        assert_eq!(pricing.scalar_input("precision").map(|spec| spec.datatype), Some("BYTES"));
+        assert_eq!(pricing.scalar_input("precision").map(|spec| spec.elements), Some(TEXT));
         assert!(pricing.scalar_input("kind").is_none());
-        let similarity = signature("ml/semantic-similarity").unwrap();
-        assert!(similarity.inputs.contains(&spec("corpus.operand", "BYTES", &[1], false)), "{:?}", similarity.inputs);
+        let similarity = kernel("ml/semantic-similarity");
+        let similarity = similarity.signature().unwrap();
+        assert!(similarity.inputs.contains(&spec("corpus.operand", TEXT, &[1], false)), "{:?}", similarity.inputs);
     }
 
     #[test]
     fn lists_of_texts_have_no_form() {
-        let error = signature("compliance/sanctions-screening").unwrap_err();
-        let KernelError::InvalidInput(error) = error else { panic!("{error}") };
-        assert!(error.reason.contains("not a model"), "{error}");
+        let screening = kernel("compliance/sanctions-screening");
+        for _ in 0..2 {
+            let Err(KernelError::InvalidInput(error)) = screening.signature() else { panic!() };
+            assert!(error.reason.contains("not a model"), "{error}");
+        }
+    }
+
+    #[test]
+    fn schemas_are_read_once() {
+        let saxpy = kernel("linalg/saxpy");
+        assert!(std::ptr::eq(saxpy.signature().unwrap(), saxpy.clone().signature().unwrap()));
     }
 }
