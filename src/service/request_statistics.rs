@@ -1,6 +1,7 @@
 //! [`RequestStatistics`]: what the requests of a kernel took, as clients of model servers ask for it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
@@ -9,7 +10,11 @@ use crate::request::Execution;
 
 /// The statistics of the requests that servers of the Open Inference Protocol ran on a kernel.
 #[derive(Debug, Default)]
-pub(crate) struct RequestStatistics(Mutex<RequestTotals>);
+pub(crate) struct RequestStatistics {
+    /// Requests that have not been answered. Not among the sums, so that a request locks them once, at its end.
+    pending: AtomicU64,
+    totals: Mutex<RequestTotals>,
+}
 
 /// A request that has not been answered. One that is dropped was cancelled, and has no outcome.
 #[derive(Debug)]
@@ -30,8 +35,6 @@ pub(crate) struct RequestTotals {
     pub(crate) executions: BTreeMap<u32, ExecutionTotals>,
     /// Responses from a cache.
     pub(crate) cached: DurationTotal,
-    /// Requests that have not been answered.
-    pub(crate) pending: u64,
     /// When the last request ended.
     pub(crate) last: Option<SystemTime>,
 }
@@ -64,12 +67,12 @@ impl DurationTotal {
 impl RequestStatistics {
     /// Counts a request that begins now.
     pub(crate) fn begin(&self) -> PendingRequest<'_> {
-        self.0.lock().pending += 1;
+        self.pending.fetch_add(1, Ordering::Relaxed);
         PendingRequest { statistics: self, began: Instant::now() }
     }
 
     fn record(&self, elapsed: Duration, execution: Option<&Execution>) {
-        let mut totals = self.0.lock();
+        let mut totals = self.totals.lock();
         totals.last = Some(SystemTime::now());
         let Some(execution) = execution else {
             totals.failure.add(elapsed);
@@ -90,7 +93,13 @@ impl RequestStatistics {
 
     /// Returns the sums.
     pub(crate) fn totals(&self) -> RequestTotals {
-        self.0.lock().clone()
+        self.totals.lock().clone()
+    }
+
+    /// Returns the number of requests that have not been answered.
+    #[cfg(any(test, feature = "axum", feature = "hyper"))]
+    pub(crate) fn pending(&self) -> u64 {
+        self.pending.load(Ordering::Relaxed)
     }
 }
 
@@ -103,7 +112,7 @@ impl PendingRequest<'_> {
 
 impl Drop for PendingRequest<'_> {
     fn drop(&mut self) {
-        self.statistics.0.lock().pending -= 1;
+        self.statistics.pending.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -165,10 +174,10 @@ mod tests {
         assert_eq!(totals.all_executions().compute, total(9, 3));
         assert!(totals.last.is_some());
         let pending = [statistics.begin(), statistics.begin()];
-        assert_eq!(statistics.totals().pending, 2);
+        assert_eq!(statistics.pending(), 2);
         let [cancelled, failed] = pending;
         drop(cancelled);
         failed.end(None);
-        assert_eq!((statistics.totals().pending, statistics.totals().failure.count), (0, 2));
+        assert_eq!((statistics.pending(), statistics.totals().failure.count), (0, 2));
     }
 }
