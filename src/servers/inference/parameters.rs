@@ -1,6 +1,6 @@
 //! [`RequestParameters`]: the `parameters` of a request.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
@@ -26,7 +26,7 @@ pub(crate) enum ParameterValue {
 /// | name | value |
 /// |---|---|
 /// | `priority` | 0 for the default, 1 high, 2 normal, 3 and above low |
-/// | `timeout` | microseconds from the arrival of the parameters to the response, in queues too; 0 for the server's |
+/// | `timeout` | microseconds from the arrival of the request to the response, in queues too; 0 for the server's |
 /// | `tenant` | name of the tenant, if the server does not authenticate |
 /// | `backend` | `cpu` or `cuda` |
 /// | `binary_data_output` | whether outputs are binary by default |
@@ -35,8 +35,10 @@ pub(crate) enum ParameterValue {
 ///
 /// All others are rejected: `sequence_id`, `sequence_start` and `sequence_end`, as kernels keep no state between requests,
 /// and those that are reserved or unknown, as what they ask for would not happen.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct RequestParameters {
+    /// When the request arrived, which timeouts count from.
+    received_at: Instant,
     metadata: Option<RequestMetadata>,
     pub(crate) binary_data_output: Option<bool>,
     /// Values of scalar inputs.
@@ -48,8 +50,11 @@ impl RequestParameters {
     ///
     /// # Errors
     /// The first that is invalid or rejected. Those that may be inputs are checked by [`inputs`](Self::inputs).
-    pub(crate) fn parse(parameters: impl IntoIterator<Item = (String, ParameterValue)>) -> Result<Self, InvalidInput> {
-        let mut parsed = Self::default();
+    pub(crate) fn parse(
+        parameters: impl IntoIterator<Item = (String, ParameterValue)>,
+        received_at: Instant,
+    ) -> Result<Self, InvalidInput> {
+        let mut parsed = Self { received_at, metadata: None, binary_data_output: None, scalars: Vec::new() };
         for (name, value) in parameters {
             parsed.add(name, value)?;
         }
@@ -99,7 +104,8 @@ impl RequestParameters {
     }
 
     fn metadata(&mut self) -> &mut RequestMetadata {
-        self.metadata.get_or_insert_with(RequestMetadata::new)
+        let received_at = self.received_at;
+        self.metadata.get_or_insert_with(|| RequestMetadata { received_at, ..RequestMetadata::new() })
     }
 
     /// Takes deadline, priority, tenant and backend.
@@ -178,7 +184,7 @@ mod tests {
     use crate::service::KernelRegistry;
 
     fn parse(name: &str, value: ParameterValue) -> Result<RequestParameters, InvalidInput> {
-        RequestParameters::parse([(name.to_owned(), value)])
+        RequestParameters::parse([(name.to_owned(), value)], Instant::now())
     }
 
     #[test]
@@ -188,8 +194,10 @@ mod tests {
             assert_eq!(metadata.priority, Some(priority));
         }
         assert!(parse("priority", Integer(0)).unwrap().take_metadata().is_none());
-        let metadata = parse("timeout", Integer(200_000)).unwrap().take_metadata().unwrap();
-        assert_eq!(metadata.deadline, Some(metadata.received_at + Duration::from_millis(200)));
+        let received_at = Instant::now() - Duration::from_secs(1);
+        let timeout = [("timeout".to_owned(), Integer(200_000))];
+        let metadata = RequestParameters::parse(timeout, received_at).unwrap().take_metadata().unwrap();
+        assert_eq!(metadata.deadline, Some(received_at + Duration::from_millis(200)));
         assert!(parse("timeout", Integer(0)).unwrap().take_metadata().is_none());
         let metadata = parse("tenant", Text("acme".to_owned())).unwrap().take_metadata().unwrap();
         assert_eq!(metadata.tenant.as_deref(), Some("acme"));

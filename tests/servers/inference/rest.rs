@@ -5,10 +5,12 @@ use flate2::read::GzDecoder;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
+use tokio::io::AsyncWriteExt;
 use tower_kernels::axum::{KernelRouter, RouterConfig};
 
-use super::rest_client::{Client, HEAD_LENGTH, binary, f32s, saxpy};
+use super::rest_client::{Answer, Client, HEAD_LENGTH, binary, f32s, saxpy};
 use crate::axum::server::{JSON, Server};
+use crate::support::http_client::head;
 use crate::support::kernels;
 
 #[tokio::test]
@@ -245,6 +247,22 @@ async fn the_timeout_is_the_deadline_of_the_request_in_microseconds() {
     nap["inputs"][0]["data"] = json!([1]);
     nap["parameters"] = json!({"timeout": 0, "priority": 0});
     assert_eq!(client.infer("test.nap", &nap).await.ok()["outputs"][0]["data"], json!([1]));
+}
+
+#[tokio::test]
+async fn the_timeout_counts_from_the_arrival_of_the_head() {
+    let client = Client::start().await;
+    let mut nap = json!({"inputs": [{"name": "millis", "datatype": "UINT64", "shape": [1], "data": [1]}]});
+    for (timeout, status) in [(100_000, 504), (60_000_000, 200)] {
+        nap["parameters"] = json!({"timeout": timeout});
+        let body = nap.to_string();
+        let (first, last) = body.split_at(body.len() - 1);
+        let path = "/v2/models/test.nap/infer";
+        let mut stream = client.say(head("POST", path, &[], Some(body.len()), false) + first).await;
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        stream.write_all(last.as_bytes()).await.unwrap();
+        assert_eq!(Answer::receive(stream).await.status, status, "{timeout}");
+    }
 }
 
 #[tokio::test]

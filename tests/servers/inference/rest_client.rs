@@ -4,6 +4,7 @@ use std::ops::Deref;
 
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 
 use crate::axum::server::Server;
 
@@ -34,6 +35,16 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// Whatever comes until the connection ends.
+    pub(super) async fn receive(mut stream: TcpStream) -> Self {
+        let mut bytes = Vec::new();
+        // The server may reset a connection whose body it did not read; what it sent before counts.
+        let _ = stream.read_to_end(&mut bytes).await;
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a response") + 4;
+        let head = String::from_utf8(bytes[..end].to_vec()).unwrap().to_lowercase();
+        Self { status: head[9..12].parse().unwrap(), head, body: bytes[end..].to_vec() }
+    }
+
     pub(super) fn header(&self, name: &str) -> Option<&str> {
         self.head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
     }
@@ -91,12 +102,7 @@ impl Client {
     }
 
     pub(super) async fn send(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
-        let mut bytes = Vec::new();
-        // The server may reset a connection whose body it did not read; what it sent before counts.
-        let _ = self.0.send(method, path, headers, body).await.read_to_end(&mut bytes).await;
-        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a response") + 4;
-        let head = String::from_utf8(bytes[..end].to_vec()).unwrap().to_lowercase();
-        Answer { status: head[9..12].parse().unwrap(), head, body: bytes[end..].to_vec() }
+        Answer::receive(self.0.send(method, path, headers, body).await).await
     }
 
     pub(super) async fn read(&self, path: &str) -> Answer {

@@ -1,6 +1,7 @@
 //! Converts requests and responses for inference.
 
 use std::collections::HashMap;
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -36,16 +37,17 @@ pub(super) struct Requested {
     outputs: Vec<String>,
 }
 
-/// Converts a request without copying raw contents: the data of each tensor is a slice of the message.
+/// Converts a request that arrived at this time, without copying raw contents: the data of each tensor is a slice of the
+/// message.
 ///
 /// # Errors
 /// The first field that is invalid.
-pub(super) fn read(request: ModelInferRequest, model: &Model) -> Result<Inference, Rejection> {
+pub(super) fn read(request: ModelInferRequest, model: &Model, received_at: Instant) -> Result<Inference, Rejection> {
     let ModelInferRequest { id, parameters, inputs, outputs, raw_input_contents: raw, .. } = request;
     if !id.is_empty() {
         check_name(&id).map_err(|error| InvalidInput::new("id", error.to_string()))?;
     }
-    let mut parameters = RequestParameters::parse(values(parameters)?)?;
+    let mut parameters = RequestParameters::parse(values(parameters)?, received_at)?;
     let (mut tensors, mut raw_contents) = (Tensors::new(), raw.into_iter());
     let is_raw = raw_contents.len() > 0;
     let mut add = |input: Input, field: &dyn Fn() -> String| {

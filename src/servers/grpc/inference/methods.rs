@@ -152,7 +152,7 @@ impl<S: Pipeline> Handler<S> {
         let reject = |rejection: Rejection| rejection.into_status(Some(request_id.as_str()));
         context.record_kernel(model.id(), &self.registry);
         let message::Inference { payload, copied, metadata, requested } =
-            message::read(message, model).map_err(reject)?;
+            message::read(message, model, context.metadata.received_at).map_err(reject)?;
         context.hold_copy(copied).map_err(|error| reject(rejected(error)))?;
         if let Some(parameters) = metadata {
             context.add_parameters(parameters);

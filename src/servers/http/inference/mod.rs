@@ -80,7 +80,8 @@ where
             scope.set_kernel(model.id());
         }
         let memory = state.limits.memory.reservation(state.limits.max_response_size);
-        let reader = Reader { model: &model, max: state.limits.max_request_size, deadline, memory: &memory };
+        let (received_at, max) = (metadata.received_at, state.limits.max_request_size);
+        let reader = Reader { model: &model, max, received_at, deadline, memory: &memory };
         // Boxed, as it is larger than the rest of the future.
         let (request, requested) =
             Box::pin(reader.read(head, body)).await.map_err(|problem| problem.over(head.version))?;
@@ -128,6 +129,8 @@ struct Reader<'a> {
     model: &'a Model,
     /// Maximum size of the body, compressed or not.
     max: usize,
+    /// When the request arrived.
+    received_at: Instant,
     deadline: Instant,
     memory: &'a HostReservation,
 }
@@ -157,13 +160,13 @@ impl Reader<'_> {
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let Self { model, max, deadline, memory } = self;
+        let Self { model, max, received_at, deadline, memory } = self;
         let body_memory = BodyMemory::of_request(memory);
         let model = model.clone();
         let Some(head) = head_length else {
             let json = read::whole(body, max, deadline, memory).await?;
             let bytes = json.len() as u64;
-            let parsing = offload(json.len() > TYPED_JSON_BYTES, move || request::parse(&json, &model));
+            let parsing = offload(json.len() > TYPED_JSON_BYTES, move || request::parse(&json, &model, received_at));
             let head = in_time(deadline, parsing).await??;
             memory.shrink(bytes);
             let mut request = head.request;
@@ -176,7 +179,8 @@ impl Reader<'_> {
             let length = body.size_hint().exact();
             read_with(body, lengths, move |_| request::parse_raw(length, &model), deadline, &body_memory).await?
         } else {
-            read_with(body, lengths, move |json| request::parse(&json, &model), deadline, &body_memory).await?
+            read_with(body, lengths, move |json| request::parse(&json, &model, received_at), deadline, &body_memory)
+                .await?
         };
         if !requested.texts.is_empty()
             && let Payload::Tensors(tensors) = &request.payload

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
+use std::time::Instant;
 
 use bytes::Bytes;
 use schemars::JsonSchema;
@@ -52,11 +53,11 @@ impl Requested {
     }
 }
 
-/// Parses and validates the JSON of a request.
+/// Parses and validates the JSON of a request that arrived at this time.
 ///
 /// # Errors
 /// 400, with the first field that is invalid.
-pub(super) fn parse(json: &[u8], model: &Model) -> Result<Head<Requested>, Problem> {
+pub(super) fn parse(json: &[u8], model: &Model, received_at: Instant) -> Result<Head<Requested>, Problem> {
     let document: Document<'_> = decode_json(json)?;
     let Document { id, model_name, model_version, parameters, inputs: described, outputs } = document;
     let is_other =
@@ -69,7 +70,7 @@ pub(super) fn parse(json: &[u8], model: &Model) -> Result<Head<Requested>, Probl
     }
     let id = id.filter(|id| !id.is_empty());
     id.as_deref().map_or(Ok(()), check_name).map_err(|error| InvalidInput::new("id", error.to_string()))?;
-    let mut parameters = RequestParameters::parse(parameters.unwrap_or_default().0)?;
+    let mut parameters = RequestParameters::parse(parameters.unwrap_or_default().0, received_at)?;
     let mut inputs: Vec<Input> = Vec::with_capacity(described.len());
     let mut texts = Vec::new();
     for (index, input) in described.into_iter().enumerate() {
