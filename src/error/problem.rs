@@ -66,6 +66,12 @@ impl ProblemDocument {
         Self { request_id: Some(id.to_owned()), ..self }
     }
 
+    /// Returns the description of the error.
+    #[cfg(any(feature = "axum", feature = "hyper"))]
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// Serializes the document.
     pub(crate) fn to_json(&self) -> Bytes {
         serde_json::to_vec(self).expect("strings and a number are JSON").into()

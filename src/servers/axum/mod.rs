@@ -129,9 +129,12 @@
 //! If a body is too slow or too large to be read, the response has `connection: close`. The rest of a small body is
 //! read and discarded, so that the connection can be reused.
 //!
+//! Below `/v2`, error responses are the error objects of the Open Inference Protocol, `{"error": "..."}`, with the same
+//! statuses and headers.
+//!
 //! Error responses of a layer around the router, such as [`ErrorResponseLayer`](crate::layers::ErrorResponseLayer),
-//! have no `request_id`. Add such layers with [`KernelRouter::into_router_with`], which adds the id and the CORS
-//! headers.
+//! have no `request_id`, and are problem documents below `/v2` too. Add such layers with
+//! [`KernelRouter::into_router_with`], which adds the id and the CORS headers, and writes them in the form of the path.
 //!
 //! # CORS
 //!

@@ -1,4 +1,4 @@
-//! Adds the request id to every response, including those of layers.
+//! Adds the request id to every response, including those of layers, whose errors get the form of the path.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -10,23 +10,27 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::request::request_id::RequestId;
-use crate::servers::http::add_request_id;
+use crate::servers::http::ErrorForm;
 
 /// Wraps layers that respond instead of the routes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct RequestIdLayer;
+pub(super) struct RequestIdLayer {
+    /// Whether the Open Inference Protocol is served.
+    pub(super) inference_enabled: bool,
+}
 
 impl<S> Layer<S> for RequestIdLayer {
     type Service = RequestIds<S>;
 
     fn layer(&self, inner: S) -> RequestIds<S> {
-        RequestIds { inner }
+        RequestIds { inner, inference_enabled: self.inference_enabled }
     }
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct RequestIds<S> {
     inner: S,
+    inference_enabled: bool,
 }
 
 impl<S, R, B> Service<Request<R>> for RequestIds<S>
@@ -44,7 +48,8 @@ where
 
     fn call(&mut self, mut request: Request<R>) -> Self::Future {
         let request_id = RequestId::ensure(request.headers_mut());
-        ResponseFuture { inner: self.inner.call(request), request_id }
+        let error_form = ErrorForm::of_path(request.uri().path(), self.inference_enabled);
+        ResponseFuture { inner: self.inner.call(request), request_id, error_form }
     }
 }
 
@@ -53,6 +58,7 @@ pub(super) struct ResponseFuture<F> {
     #[pin]
     inner: F,
     request_id: RequestId,
+    error_form: ErrorForm,
 }
 
 impl<F, B, E> Future for ResponseFuture<F>
@@ -65,7 +71,7 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         let mut response = ready!(this.inner.poll(cx))?;
-        add_request_id(&mut response, this.request_id);
+        this.error_form.complete(&mut response, this.request_id);
         Poll::Ready(Ok(response))
     }
 }

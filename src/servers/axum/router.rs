@@ -168,7 +168,8 @@ impl<S> KernelRouter<S> {
         <L::Service as Service<Request>>::Future: Send + 'static,
     {
         let cors_enabled = self.state.config.cors_enabled;
-        let (routes, layer) = (self.routes(), Stack::new(layer, RequestIdLayer));
+        let request_ids = RequestIdLayer { inference_enabled: self.state.inference_enabled };
+        let (routes, layer) = (self.routes(), Stack::new(layer, request_ids));
         // One layer, as each costs the router a box per request.
         let router = if cors_enabled { routes.layer(Stack::new(layer, cors::layer())) } else { routes.layer(layer) };
         prepared(router)

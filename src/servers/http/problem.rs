@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE};
 use http::{HeaderValue, Response, StatusCode, Version};
 
-use super::inference::InferenceError;
+use super::ErrorForm;
 use crate::error::problem::{
     METHOD_NOT_ALLOWED, ProblemDocument, REQUEST_TIMEOUT, UNSUPPORTED_MEDIA_TYPE, status_and_code,
 };
@@ -136,17 +136,15 @@ impl Problem {
         self.kind
     }
 
-    /// Writes the response. Logs an internal error.
-    pub(crate) fn into_response<B: From<Bytes>>(self, request_id: &RequestId) -> Response<B> {
+    /// Writes the response in this form. Logs an internal error.
+    pub(crate) fn into_response<B: From<Bytes>>(self, form: ErrorForm, request_id: &RequestId) -> Response<B> {
         if let Some(internal) = &self.internal {
             internal.log(Some(request_id.as_str()));
         }
-        let document = ProblemDocument::new((self.status, self.code), self.detail)
-            .with_field(self.field)
-            .with_request_id(request_id.as_str());
+        let document = ProblemDocument::new((self.status, self.code), self.detail).with_field(self.field);
         let mut response = document.into_response(self.retry_after, self.challenge.as_deref());
+        form.complete(&mut response, request_id);
         let headers = response.headers_mut();
-        headers.insert(RequestId::HEADER, request_id.value().clone());
         if let Some(allow) = self.allow {
             headers.insert(ALLOW, HeaderValue::from_str(&allow).expect("methods are visible ASCII"));
         }
@@ -154,15 +152,6 @@ impl Problem {
             headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         response.map(B::from)
-    }
-
-    /// Writes the response with the error object of the Open Inference Protocol in place of the problem document. Logs an
-    /// internal error.
-    pub(crate) fn into_inference_error<B: From<Bytes>>(self, request_id: &RequestId) -> Response<B> {
-        let body = serde_json::to_vec(&InferenceError { error: &self.detail }).expect("a string is JSON");
-        let mut response = self.into_response::<Bytes>(request_id);
-        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        response.map(|_| B::from(body.into()))
     }
 }
 
@@ -195,7 +184,7 @@ mod tests {
     use http::header::RETRY_AFTER;
 
     fn respond(problem: Problem) -> (Response<Bytes>, serde_json::Value) {
-        let response: Response<Bytes> = problem.into_response(&RequestId::generate());
+        let response: Response<Bytes> = problem.into_response(ErrorForm::Problem, &RequestId::generate());
         let document = serde_json::from_slice(response.body()).unwrap();
         (response, document)
     }
@@ -209,6 +198,29 @@ mod tests {
         assert_eq!(document["detail"], "the input is invalid: x[3]: it is not finite");
         assert_eq!((&document["field"], &document["code"]), (&"x[3]".into(), &"invalid_argument".into()));
         assert_eq!(document["request_id"], *response.headers()[RequestId::HEADER].to_str().unwrap());
+    }
+
+    #[test]
+    fn below_v2_an_error_is_its_text() {
+        for (path, form) in [
+            ("/v2", ErrorForm::Inference),
+            ("/v2/models/a/infer", ErrorForm::Inference),
+            ("/v20", ErrorForm::Problem),
+            ("/kernels/v2/models", ErrorForm::Problem),
+        ] {
+            assert_eq!(ErrorForm::of_path(path, true), form, "{path}");
+            assert_eq!(ErrorForm::of_path(path, false), ErrorForm::Problem, "{path}");
+        }
+        let id = RequestId::generate();
+        let response: Response<Bytes> =
+            Problem::new(ErrorKind::Overloaded, "full").into_response(ErrorForm::Inference, &id);
+        assert_eq!((response.status().as_u16(), &response.body()[..]), (503, &br#"{"error":"full"}"#[..]));
+        let headers = response.headers();
+        assert_eq!(
+            (&headers[CONTENT_TYPE], &headers[RequestId::HEADER]),
+            (&HeaderValue::from_static("application/json"), id.value())
+        );
+        assert!(headers.contains_key(RETRY_AFTER));
     }
 
     #[test]

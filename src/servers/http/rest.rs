@@ -11,7 +11,7 @@ use tracing::Instrument;
 
 use super::route::{Operation, Params, RequestBody, RestRequest, RestService, Route};
 use super::routes::Routes;
-use super::{Problem, ResponseBody, RestState};
+use super::{ErrorForm, Problem, ResponseBody, RestState};
 use crate::error::ErrorKind;
 use crate::middleware::tracing::RequestScope;
 use crate::request::request_id::RequestId;
@@ -52,7 +52,7 @@ impl<S: RestService> Rest<S> {
         body: B,
     ) -> Response<ResponseBody> {
         let mut body = pin!(body);
-        let is_inference = self.state.inference_enabled && is_inference_path(head.uri.path());
+        let error_form = ErrorForm::of_path(head.uri.path(), self.state.inference_enabled);
         let (result, is_body_read) = match find::<S, B>(&self.state, head) {
             Ok((route, params)) => {
                 let request = RestRequest { head, request_id, params, body: body.as_mut() };
@@ -64,8 +64,7 @@ impl<S: RestService> Rest<S> {
         };
         let mut response = match result {
             Ok(response) => response,
-            Err(problem) if is_inference => problem.into_inference_error(request_id),
-            Err(problem) => problem.into_response(request_id),
+            Err(problem) => problem.into_response(error_form, request_id),
         };
         if head.method == Method::HEAD {
             remove_body(&mut response);
@@ -75,11 +74,6 @@ impl<S: RestService> Rest<S> {
         }
         UnreadBody::of(head.version, &head.headers).finish(body, response).await
     }
-}
-
-/// Whether a path is one of the Open Inference Protocol, whose errors have a form of their own.
-fn is_inference_path(path: &str) -> bool {
-    path.strip_prefix("/v2").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Removes the body of a response to HEAD, and keeps its length: hyper would omit a length of 0, and axum would not.

@@ -39,8 +39,9 @@
 #![doc = include_str!("../http/routes/routes.md")]
 //!
 //! Rejections are problem documents (RFC 9457) with `code` and `request_id`: those of the [error table](crate::error),
-//! and 405, 408 (the body did not arrive in time), 413 and 415. The client's `x-request-id` is echoed. Its `traceparent`
-//! and a deadline in `grpc-timeout` or `connect-timeout-ms` are honoured.
+//! and 405, 408 (the body did not arrive in time), 413 and 415. Below `/v2` they are error objects of the Open Inference
+//! Protocol, `{"error": "..."}`, with the same statuses and headers. The client's `x-request-id` is echoed. Its
+//! `traceparent` and a deadline in `grpc-timeout` or `connect-timeout-ms` are honoured.
 //!
 //! # Tensors
 //!

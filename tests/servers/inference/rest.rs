@@ -6,7 +6,9 @@ use flate2::write::{GzEncoder, ZlibEncoder};
 use serde_json::{Value, json};
 use std::io::{Read, Write};
 use tokio::io::AsyncWriteExt;
+use tower::ServiceBuilder;
 use tower_kernels::axum::{KernelRouter, RouterConfig};
+use tower_kernels::layers::{ErrorResponseLayer, RateLimiterLayer};
 
 use super::rest_client::{Answer, Client, HEAD_LENGTH, binary, f32s, saxpy};
 use crate::axum::server::{JSON, Server};
@@ -263,6 +265,40 @@ async fn the_timeout_counts_from_the_arrival_of_the_head() {
         stream.write_all(last.as_bytes()).await.unwrap();
         assert_eq!(Answer::receive(stream).await.status, status, "{timeout}");
     }
+}
+
+#[tokio::test]
+async fn errors_of_layers_are_error_objects_below_v2_and_problem_documents_elsewhere() {
+    let router = || KernelRouter::new(kernels::registry().0, RouterConfig::default());
+    let limit = || {
+        let hour = Duration::from_secs(3600);
+        ServiceBuilder::new().layer(ErrorResponseLayer::new()).layer(RateLimiterLayer::new(1, hour))
+    };
+    let client = Client(Server::serve(router().into_router_with(limit())).await);
+    client.read("/v2").await.ok();
+    for path in ["/v2", "/v2/models/linalg.saxpy", "/v2/nothing"] {
+        let response = client.read(path).await;
+        assert!(response.error(429).contains("rate limit"), "{path}");
+        assert!(response.header("retry-after").is_some() && response.header("x-request-id").is_some(), "{path}");
+    }
+    client.get("/kernels").await.problem(429, "rate_limited");
+    client.get("/v20").await.problem(429, "rate_limited");
+    // Without the protocol, the paths have no form of their own.
+    let server = Server::serve(router().inference_protocol(false).into_router_with(limit())).await;
+    server.get("/v2").await.problem(404, "not_found");
+    server.get("/v2").await.problem(429, "rate_limited");
+}
+
+#[tokio::test]
+async fn errors_of_limits_are_error_objects() {
+    let router =
+        KernelRouter::new(kernels::registry().0, RouterConfig { max_request_size: 100, ..RouterConfig::default() });
+    let client = Client(Server::serve(router.timeout(Duration::from_millis(200)).into_router()).await);
+    let path = "/v2/models/linalg.saxpy/infer";
+    client.send("POST", path, &[], &[b' '; 101]).await.error(413);
+    client.send("POST", path, &[("content-encoding", "br")], b"{}").await.error(415);
+    let unfinished = client.say(head("POST", path, &[], Some(50), false) + "{").await;
+    Answer::receive(unfinished).await.error(408);
 }
 
 #[tokio::test]

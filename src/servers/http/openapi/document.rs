@@ -26,6 +26,9 @@ pub(super) fn of(
     let mut schemas = Schemas::new();
     schemas.tensors();
     let mut paths = paths(operations, config, (kernels, operands), &mut schemas)?;
+    if let Some(security) = security {
+        security.describe(&mut paths, &mut schemas);
+    }
     let responses = responses::components(&mut schemas);
     let mut components = json!({
         "schemas": schemas.into_components(),
@@ -34,7 +37,6 @@ pub(super) fn of(
         "parameters": responses::parameters(),
     });
     if let Some(security) = security {
-        security.describe(&mut paths);
         components["securitySchemes"] = security.components();
     }
     Ok(json!({
@@ -42,7 +44,8 @@ pub(super) fn of(
         "info": {
             "title": "tower-kernels",
             "version": env!("CARGO_PKG_VERSION"),
-            "description": "Compute kernels on CUDA GPUs and on the CPU. Errors are problem documents (RFC 9457).",
+            "description": "Compute kernels on CUDA GPUs and on the CPU. Errors are problem documents (RFC 9457); those below \
+                            /v2 are error objects of the Open Inference Protocol.",
         },
         // Relative to this document, so that it is correct for nested routers and behind proxies that strip a prefix.
         "servers": [{ "url": "." }],

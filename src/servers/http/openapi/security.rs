@@ -5,7 +5,11 @@ use std::fmt;
 use http::{Method, Uri};
 use serde_json::{Map, Value, json};
 
-use super::responses;
+use super::operations::json_content;
+use super::responses::{self, response};
+use super::schemas::Schemas;
+use crate::servers::http::ErrorForm;
+use crate::servers::http::inference::InferenceError;
 
 /// A security scheme of the OpenAPI document.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +69,7 @@ impl Security {
     }
 
     /// Adds the accepted credentials and the 401 response to each operation.
-    pub(super) fn describe(&self, paths: &mut Map<String, Value>) {
+    pub(super) fn describe(&self, paths: &mut Map<String, Value>, schemas: &mut Schemas) {
         for (path, item) in paths {
             let Value::Object(operations) = item else { continue };
             for (method, operation) in operations {
@@ -75,7 +79,12 @@ impl Security {
                 }
                 // The schemes are alternatives.
                 operation["security"] = self.schemes.iter().map(|scheme| json!({ (scheme.name()): [] })).collect();
-                operation["responses"]["401"] = responses::problem(401);
+                operation["responses"]["401"] = match ErrorForm::of_path(path, true) {
+                    ErrorForm::Problem => responses::problem(401),
+                    ErrorForm::Inference => {
+                        response("An error.", json_content(&schemas.written::<InferenceError<'_>>()))
+                    }
+                };
             }
         }
     }

@@ -6,7 +6,7 @@ use http::{HeaderValue, Method, Request, Response, Version, header};
 use crate::error::ErrorKind;
 use crate::middleware::error_response::{ByContentType, Protocol, Rejection};
 use crate::request::request_id::RequestId;
-use crate::servers::http::add_request_id;
+use crate::servers::http::ErrorForm;
 
 /// Accepts only probes on a reserved connection.
 #[derive(Clone, Copy, Debug)]
@@ -39,7 +39,9 @@ fn is_preflight<R>(request: &Request<R>) -> bool {
 fn rejection<R>(request: &Request<R>, kind: ErrorKind, detail: &str) -> Response<Bytes> {
     let rejection = Rejection { kind, retry_after: None, challenge: None, detail: detail.to_owned() };
     let mut response = ByContentType.respond(&Protocol::<Bytes>::context(&ByContentType, request), &rejection);
-    add_request_id(&mut response, &RequestId::from_headers(request.headers()));
+    // What serves the requests is not known here: the path alone tells the protocol.
+    let error_form = ErrorForm::of_path(request.uri().path(), true);
+    error_form.complete(&mut response, &RequestId::from_headers(request.headers()));
     response.extensions_mut().insert(MadeByServer);
     if request.version() != Version::HTTP_2 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -55,6 +57,8 @@ pub(super) struct MadeByServer;
 mod tests {
     use super::*;
 
+    const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
     #[test]
     fn other_requests_are_rejected_in_their_own_protocol() {
         let reserve = Reserve { is_probe: |path| path == "/health" };
@@ -68,6 +72,13 @@ mod tests {
         assert!(rest.headers().contains_key(header::RETRY_AFTER));
         let document: serde_json::Value = serde_json::from_slice(rest.body()).unwrap();
         assert_eq!(document["request_id"], *rest.headers()["x-request-id"].to_str().unwrap());
+        let inference = reserve.reject(&request("/v2/models/a/infer", "application/json")).unwrap();
+        assert_eq!((inference.status().as_u16(), &inference.headers()["content-type"]), (503, &JSON));
+        let error: serde_json::Value = serde_json::from_slice(inference.body()).unwrap();
+        assert_eq!(error, serde_json::json!({ "error": document["detail"] }));
+        assert!(
+            inference.headers().contains_key("x-request-id") && inference.headers().contains_key(header::RETRY_AFTER)
+        );
         let grpc = reserve.reject(&request("/execute", "application/grpc")).unwrap();
         assert_eq!((grpc.status().as_u16(), &grpc.headers()["grpc-status"]), (200, &HeaderValue::from_static("14")));
         assert!(!grpc.headers().contains_key(header::CONNECTION));
