@@ -3,10 +3,14 @@
 use std::net::SocketAddr;
 use std::time::Instant;
 
+use bytes::Bytes;
 use futures::stream;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tonic::Request;
+use tower_kernels::grpc::inference::proto::ModelInferRequest;
+use tower_kernels::grpc::inference::proto::grpc_inference_service_client::GrpcInferenceServiceClient;
+use tower_kernels::grpc::inference::proto::model_infer_request::InferInputTensor;
 use tower_kernels::grpc::proto::{ExecuteStreamRequest, execute_stream_request};
 use tower_kernels::grpc::{ExecuteRequest, KernelClient};
 
@@ -31,6 +35,22 @@ fn document(kernel: &str, input: &str, tenant: &str) -> String {
 
 fn execute(kernel: &str, input: &str) -> ExecuteRequest {
     ExecuteRequest { kernel_id: kernel.to_owned(), input: input.to_owned() }
+}
+
+/// A request of the Open Inference Protocol for saxpy of one element.
+fn inference(model: &str) -> ModelInferRequest {
+    let input = |name: &str| InferInputTensor {
+        name: name.to_owned(),
+        datatype: "FP32".to_owned(),
+        shape: vec![1],
+        ..Default::default()
+    };
+    ModelInferRequest {
+        model_name: model.to_owned(),
+        inputs: ["a", "x", "y"].map(input).into(),
+        raw_input_contents: vec![Bytes::copy_from_slice(&1_f32.to_le_bytes()); 3],
+        ..Default::default()
+    }
 }
 
 /// A gRPC call with a request id and a tenant.
@@ -197,7 +217,13 @@ async fn the_access_log_has_one_line_for_each_request() {
     stream.metadata_mut().insert("x-api-key", KEY.parse().unwrap());
     let mut responses = client.execute_stream(stream).await.unwrap().into_inner();
     while responses.message().await.unwrap().is_some() {}
-    drop(client);
+    let mut models = GrpcInferenceServiceClient::new(server.channel().await);
+    let mut stream = Request::new(stream::iter([inference("linalg.saxpy"), inference("no.such")]));
+    stream.metadata_mut().insert("x-request-id", "models".parse().unwrap());
+    stream.metadata_mut().insert("x-api-key", KEY.parse().unwrap());
+    let mut responses = models.model_stream_infer(stream).await.unwrap().into_inner();
+    while responses.message().await.unwrap().is_some() {}
+    drop((client, models));
     tokio::task::block_in_place(|| {
         // Until the rate is exceeded.
         let begun = Instant::now();
@@ -242,6 +268,12 @@ async fn the_access_log_has_one_line_for_each_request() {
     assert_eq!((&first["kernel"], &first["tenant"]), (&"linalg/saxpy".into(), &"acme".into()));
     assert!(first["bytes_in"].as_u64() > Some(0) && first["bytes_out"].as_u64() > Some(0), "{first}");
     told("stream/2", "grpc_stream", &method("ExecuteStream"), 3, "invalid_argument");
+    let models = "/inference.GRPCInferenceService/ModelStreamInfer";
+    told("models", "grpc", models, 0, "ok");
+    let first = told("models/1", "grpc_stream", models, 0, "ok");
+    assert_eq!((&first["kernel"], &first["tenant"]), (&"linalg/saxpy".into(), &"acme".into()));
+    assert!(first["bytes_in"].as_u64() > Some(0) && first["bytes_out"].as_u64() > Some(0), "{first}");
+    told("models/2", "grpc_stream", models, 5, "not_found");
 }
 
 #[test]

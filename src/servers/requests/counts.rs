@@ -23,7 +23,7 @@ pub enum Transport {
     Rest,
     /// A call of gRPC.
     Grpc,
-    /// A request of an `ExecuteStream` call.
+    /// A request of an `ExecuteStream` or `ModelStreamInfer` call.
     GrpcStream,
 }
 

@@ -30,7 +30,7 @@
 //! | `kernel_authentication_failures_total` | counter | `transport`, `reason` | requests that failed authentication |
 //!
 //! Requests that began are always the sum of all outcomes and those in flight. `transport` is `rest`, `grpc`, or
-//! `grpc_stream` for the requests of an `ExecuteStream`, which are counted in addition to its call.
+//! `grpc_stream` for the requests of an `ExecuteStream` or a `ModelStreamInfer`, which are counted in addition to its call.
 //!
 //! # Outcomes
 //!
@@ -47,8 +47,8 @@
 //! The id of a request is the client's `x-request-id` if that is 1 to 128 visible ASCII characters, and is generated
 //! otherwise. The request is handled in a span of target `tower_kernels::request` with the field `request_id`, and
 //! `kernel` and `tenant` once they are known. All events of the request are in it, on any thread, such as a panic of
-//! the kernel. Requests of an `ExecuteStream` have spans within that of the call; their ids are the id of the call, a
-//! slash, and their number.
+//! the kernel. Requests of an `ExecuteStream` or a `ModelStreamInfer` have spans within that of the call; their ids are the
+//! id of the call, a slash, and their number.
 //!
 //! At the end of each request there is one event of target `tower_kernels::access`, at level `DEBUG`, or `INFO` with
 //! [`RequestMetrics::access_log`]. It is in no span and has these fields:

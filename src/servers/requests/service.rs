@@ -68,7 +68,7 @@ where
         let source = self.metrics.source(&request);
         let scope = RequestScope::new(request_id.as_str(), source.is_some());
         #[cfg(feature = "grpc")]
-        if request.uri().path().ends_with("/ExecuteStream") {
+        if ["/ExecuteStream", "/ModelStreamInfer"].iter().any(|stream| request.uri().path().ends_with(stream)) {
             // Whose single requests are counted where they are read.
             request.extensions_mut().insert(StreamRequests::new(self.metrics.clone(), source.clone()));
         }

@@ -1,4 +1,4 @@
-//! The requests within a call of `ExecuteStream`.
+//! The requests within a call of `ExecuteStream` or `ModelStreamInfer`.
 
 use super::access::{Entry, Source};
 use super::counts::{Call, RequestMetrics, Transport};
