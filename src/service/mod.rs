@@ -74,13 +74,13 @@ pub use response_future::ResponseFuture;
 pub use run_context::RunContext;
 pub use tensor::{Tensor, TensorError, Tensors};
 
-#[cfg(any(feature = "axum", feature = "hyper"))]
-pub(crate) use codec::decode_json;
 #[cfg(any(feature = "actix", feature = "axum", feature = "grpc", feature = "hyper"))]
 pub(crate) use codec::until_cancelled;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use codec::{CodecLoad, codec_load};
 pub(crate) use codec::{Offloaded, PinnedMemory, optional_sequence, read_all};
+#[cfg(any(feature = "axum", feature = "hyper"))]
+pub(crate) use codec::{RawJson, decode_json, write_document};
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use document::ResponseMetadata;
 #[cfg(any(feature = "axum", feature = "hyper"))]

@@ -16,6 +16,8 @@ mod zero_copy;
 use crate::buffer::{Buffer, Element};
 pub(crate) use buffer::shrink;
 pub use float_array::FloatArray;
+#[cfg(any(feature = "axum", feature = "hyper"))]
+pub(crate) use json::write_document;
 pub(crate) use json::{RawJson, decode_json, decoded_size, encode_json, read_usual_json, write_json};
 pub(crate) use memory::{PinnedMemory, decode_within};
 pub use number_array::NumberArray;

@@ -8,7 +8,6 @@ use std::time::Instant;
 use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
 
 use crate::error::ErrorKind;
 use crate::request::limits::{MAX_RANK, MAX_TENSORS, at_most, check_name, first_duplicate};
@@ -20,7 +19,7 @@ use crate::servers::inference::{
 };
 use crate::servers::sections::{Data, Input};
 use crate::service::{
-    Bf16, Buffer, DType, Element, ElementType, F16, InvalidInput, KernelRequest, Payload, decode_json,
+    Bf16, Buffer, DType, Element, ElementType, F16, InvalidInput, KernelRequest, Payload, RawJson, decode_json,
 };
 
 /// What is requested for the response.
@@ -202,7 +201,7 @@ struct InputTensor<'a> {
     /// The elements, row-major, as one array or as nested ones; instead of `binary_data_size`.
     #[serde(borrow)]
     #[schemars(with = "Option<Vec<serde_json::Value>>")]
-    data: Option<&'a RawValue>,
+    data: Option<RawJson<'a>>,
 }
 
 /// At most [`MAX_RANK`] dimensions.
@@ -266,7 +265,8 @@ impl InputTensor<'_> {
                 ));
             }
             (None, Some(json)) => {
-                let data = if is_nested(json) { nested_elements(dtype, &shape, json)? } else { elements(dtype, json)? };
+                let data =
+                    if is_nested(json) { nested_elements(dtype, &shape, json)? } else { elements(dtype, json.text())? };
                 if data.len() != bytes {
                     return Err(InvalidInput::new("data", format!("it has {} bytes, but {}", data.len(), required())));
                 }
@@ -282,7 +282,7 @@ fn text(
     name: String,
     shape: &[usize],
     binary_data_size: Option<usize>,
-    data: Option<&RawValue>,
+    data: Option<RawJson<'_>>,
 ) -> Result<Input, InvalidInput> {
     if shape.iter().product::<usize>() != 1 {
         return Err(InvalidInput::new("shape", "a tensor of BYTES has one element: kernels have no lists of texts"));
@@ -292,7 +292,7 @@ fn text(
         (None, None) => Err(InvalidInput::new("data", "missing, and there is no binary_data_size")),
         (Some(size), None) => Ok(Input { name, dtype: DType::U8, shape: vec![size], data: Data::Follows(size) }),
         (None, Some(json)) => {
-            let mut read = serde_json::Deserializer::from_str(json.get());
+            let mut read = serde_json::Deserializer::from_slice(json.text());
             let text = OneText(shape.len()).deserialize(&mut read);
             let text = text.map_err(|error| InvalidInput::new("data", format!("it is not one string: {error}")))?;
             Ok(text_input(name, text))
@@ -333,22 +333,22 @@ impl<'de> Visitor<'de> for OneText {
 }
 
 /// Returns whether the first element of an array is an array.
-fn is_nested(json: &RawValue) -> bool {
-    let inner = json.get().trim_ascii_start().strip_prefix('[');
-    inner.is_some_and(|inner| inner.trim_ascii_start().starts_with('['))
+fn is_nested(json: RawJson<'_>) -> bool {
+    let inner = json.text().trim_ascii_start().strip_prefix(b"[");
+    inner.is_some_and(|inner| inner.trim_ascii_start().starts_with(b"["))
 }
 
 /// Reads nested arrays that have the lengths of the shape.
-fn nested_elements(dtype: DType, shape: &[usize], json: &RawValue) -> Result<Bytes, InvalidInput> {
-    fn read<'a, T: Deserialize<'a>>(shape: &[usize], json: &'a RawValue) -> Result<Vec<T>, InvalidInput> {
+fn nested_elements(dtype: DType, shape: &[usize], json: RawJson<'_>) -> Result<Bytes, InvalidInput> {
+    fn read<'a, T: Deserialize<'a>>(shape: &[usize], json: RawJson<'a>) -> Result<Vec<T>, InvalidInput> {
         let mut elements = Vec::new();
-        let mut json = serde_json::Deserializer::from_str(json.get());
+        let mut json = serde_json::Deserializer::from_slice(json.text());
         match (Nested { shape, elements: &mut elements }).deserialize(&mut json) {
             Ok(()) => Ok(elements),
             Err(error) => Err(InvalidInput::new("data", format!("it does not have the shape {shape:?}: {error}"))),
         }
     }
-    fn bytes<T: Element + for<'a> Deserialize<'a>>(shape: &[usize], json: &RawValue) -> Result<Bytes, InvalidInput> {
+    fn bytes<T: Element + for<'a> Deserialize<'a>>(shape: &[usize], json: RawJson<'_>) -> Result<Bytes, InvalidInput> {
         Ok(Buffer::<T>::from(read(shape, json)?).into_bytes())
     }
     match dtype {

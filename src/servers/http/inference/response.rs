@@ -10,7 +10,10 @@ use super::request::{Requested, RequestedOutput};
 use crate::error::ErrorKind;
 use crate::servers::http::Problem;
 use crate::servers::inference::{Model, datatype_name};
-use crate::service::{Bf16, DType, F16, InvalidInput, KernelError, KernelResponse, Payload, Tensor, Tensors};
+use crate::service::{
+    Bf16, Buffer, DType, Element, F16, InvalidInput, KernelError, KernelResponse, Payload, Tensor, Tensors,
+    write_document,
+};
 
 /// A response with outputs.
 #[derive(Serialize, JsonSchema)]
@@ -74,7 +77,7 @@ pub(super) fn write(
     let id = requested.id.as_deref();
     let document = Document { model_name: model.name(), model_version: model.version(), id, outputs };
     let mut json = Bounded { json: Vec::with_capacity(512), max };
-    match serde_json::to_writer(&mut json, &document) {
+    match write_document(&document, &mut json) {
         Ok(()) => Ok((json.json.into(), binary)),
         Err(error) if error.is_io() => Err(Problem::of(&KernelError::ResponseTooLarge { max })),
         Err(error) => Err(Problem::new(ErrorKind::Internal, format!("the response cannot be encoded: {error}"))),
@@ -123,24 +126,28 @@ struct Elements<'a>(&'a Tensor);
 impl Serialize for Elements<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let data = self.0.data();
-        macro_rules! array {
-            ($size:literal, $element:expr) => {
-                serializer.collect_seq(data.as_chunks::<$size>().0.iter().map($element))
-            };
-        }
         match self.0.dtype() {
-            DType::Bool => array!(1, |[byte]| *byte != 0),
-            DType::U8 => array!(1, |[byte]| *byte),
-            DType::U32 => array!(4, |bytes| u32::from_le_bytes(*bytes)),
-            DType::U64 => array!(8, |bytes| u64::from_le_bytes(*bytes)),
-            DType::I32 => array!(4, |bytes| i32::from_le_bytes(*bytes)),
-            DType::I64 => array!(8, |bytes| i64::from_le_bytes(*bytes)),
-            DType::F16 => array!(2, |bytes| F16::from_bits(u16::from_le_bytes(*bytes)).to_f32()),
-            DType::Bf16 => array!(2, |bytes| Bf16::from_bits(u16::from_le_bytes(*bytes)).to_f32()),
-            DType::F32 => array!(4, |bytes| f32::from_le_bytes(*bytes)),
-            DType::F64 => array!(8, |bytes| f64::from_le_bytes(*bytes)),
+            DType::Bool => serializer.collect_seq(data.iter().map(|&byte| byte != 0)),
+            DType::U8 => buffer::<u8>(data).serialize(serializer),
+            DType::U32 => buffer::<u32>(data).serialize(serializer),
+            DType::U64 => buffer::<u64>(data).serialize(serializer),
+            DType::I32 => buffer::<i32>(data).serialize(serializer),
+            DType::I64 => buffer::<i64>(data).serialize(serializer),
+            DType::F16 => buffer::<F16>(data).serialize(serializer),
+            DType::Bf16 => buffer::<Bf16>(data).serialize(serializer),
+            DType::F32 => buffer::<f32>(data).serialize(serializer),
+            DType::F64 => buffer::<f64>(data).serialize(serializer),
         }
     }
+}
+
+/// A buffer over the data of a tensor, as the numbers of buffers are written fast. Only unaligned data is copied.
+fn buffer<T: Element>(data: &Bytes) -> Buffer<T> {
+    Buffer::from_bytes(data.clone()).unwrap_or_else(|| {
+        let mut copy = Buffer::zeroed(data.len() / size_of::<T>());
+        bytemuck::cast_slice_mut(&mut copy).copy_from_slice(data);
+        copy
+    })
 }
 
 #[cfg(test)]
@@ -161,8 +168,14 @@ mod tests {
             (DType::F32, [0.1_f32.to_le_bytes(), f32::NAN.to_le_bytes()].concat(), "[0.1,null]"),
             (DType::F64, [0.1_f64.to_le_bytes(), f64::INFINITY.to_le_bytes()].concat(), "[0.1,null]"),
         ] {
-            let tensor = Tensor::new(dtype, vec![bytes.len() / dtype.size()], bytes.into()).unwrap();
-            assert_eq!(serde_json::to_string(&Elements(&tensor)).unwrap(), json);
+            // Aligned or not.
+            for offset in 0..=1 {
+                let data = Bytes::from([&vec![0; offset][..], &bytes].concat()).slice(offset..);
+                let tensor = Tensor::new(dtype, vec![bytes.len() / dtype.size()], data).unwrap();
+                let mut written = Bounded { json: Vec::new(), max: 100 };
+                write_document(&Elements(&tensor), &mut written).unwrap();
+                assert_eq!(String::from_utf8(written.json).unwrap(), json);
+            }
         }
     }
 
@@ -171,5 +184,8 @@ mod tests {
         let mut bounded = Bounded { json: Vec::new(), max: 5 };
         assert!(bounded.write_all(b"12345").is_ok() && bounded.write_all(b"6").is_err());
         assert_eq!(bounded.json, b"12345");
+        let tensor = Tensor::new(DType::U8, vec![1000], vec![7; 1000].into()).unwrap();
+        let mut bounded = Bounded { json: Vec::new(), max: 1000 };
+        assert!(write_document(&Elements(&tensor), &mut bounded).unwrap_err().is_io() && bounded.json.len() <= 1000);
     }
 }

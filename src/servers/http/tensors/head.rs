@@ -206,7 +206,7 @@ impl InputTensor<'_> {
                 ));
             }
             (None, Some(json)) => {
-                let data = elements(dtype, json)?;
+                let data = elements(dtype, json.get().as_bytes())?;
                 if data.len() != bytes {
                     let reason = format!("it has {} bytes, but {}", data.len(), required());
                     return Err(InvalidInput::new("data", reason));
@@ -219,8 +219,7 @@ impl InputTensor<'_> {
 }
 
 /// Parses a flat array.
-pub(in super::super) fn elements(dtype: DType, json: &RawValue) -> Result<Bytes, InvalidInput> {
-    let json = json.get().as_bytes();
+pub(in super::super) fn elements(dtype: DType, json: &[u8]) -> Result<Bytes, InvalidInput> {
     let bytes = match dtype {
         DType::Bool => decode_json::<Vec<bool>>(json).map(|bits| bits.into_iter().map(u8::from).collect()),
         DType::U8 => decode_json::<Buffer<u8>>(json).map(Buffer::into_bytes),

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 #[cfg_attr(not(any(feature = "axum", feature = "hyper")), allow(unused_imports, reason = "only of documents"))]
 pub(crate) use self::raw::RawJson;
 use self::text::{JsonText, Unusual};
-use self::writer::write_document;
+pub(crate) use self::writer::write_document;
 use super::bounded::BoundedWriter;
 use super::object::ObjectOnly;
 use super::stop::stopped;

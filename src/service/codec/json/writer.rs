@@ -19,7 +19,7 @@ use crate::buffer::{Bf16, DType, F16};
 use crate::service::codec::buffer::buffer_dtype;
 
 /// Writes the document of a value.
-pub(super) fn write_document<T: Serialize + ?Sized>(value: &T, document: impl Write) -> serde_json::Result<()> {
+pub(crate) fn write_document<T: Serialize + ?Sized>(value: &T, document: impl Write) -> serde_json::Result<()> {
     let dtype = Cell::new(None);
     let formatter = NumberFormatter { dtype: &dtype, text: [0; CHUNK] };
     value.serialize(ArrayWriter {
