@@ -84,10 +84,11 @@ fn servers() -> Servers {
     registry.register(moody.clone()).unwrap();
     let router = KernelRouter::new(Arc::clone(&registry), RouterConfig::default()).into_router();
     let rest = on_thread(|listener| async move { axum::serve(listener, router).await.unwrap() });
-    let service = KernelGrpcServer::new(registry).into_service();
+    let grpc = KernelGrpcServer::new(registry);
+    let (service, inference) = (grpc.clone().into_service(), grpc.into_inference_service());
     let grpc = on_thread(|listener| async move {
         let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-        Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
+        Server::builder().add_service(service).add_service(inference).serve_with_incoming(incoming).await.unwrap();
     });
     Servers { rest, grpc, moody }
 }
@@ -166,6 +167,9 @@ fn a_kernel_is_measured_in_process_over_rest_and_over_grpc_in_every_form() {
         &["--rest", &rest, "--tensors"],
         &["--grpc", &grpc],
         &["--grpc", &grpc, "--payload", "tensors"],
+        &["--rest", &rest, "--protocol", "v2"],
+        &["--rest", &rest, "--protocol", "v2", "--tensors"],
+        &["--grpc", &grpc, "--protocol", "v2", "--tensors"],
     ] {
         let arguments = [&["linalg/saxpy", "-i", &input, "-n", "500", "--warmup", "50ms", "-c", "4"], place].concat();
         let (run, output) = measure(&folder, &arguments);
@@ -180,6 +184,8 @@ fn a_kernel_is_measured_in_process_over_rest_and_over_grpc_in_every_form() {
             place.contains(&"tensors") || place.contains(&"--tensors"),
             "{place:?}"
         );
+        let target = run["target"].as_str().unwrap();
+        assert_eq!(target.starts_with("Open Inference Protocol over "), place.contains(&"v2"), "{target}");
         assert_eq!(run["bytes_received"].as_u64().unwrap() > 0, !place.contains(&"typed"), "{place:?}");
         assert_eq!(text(&output.stderr), "", "there is no progress line without a terminal");
     }
@@ -267,6 +273,13 @@ fn requests_that_cannot_succeed_fail_at_once_and_nothing_is_measured() {
         (&["linalg/none", "-i", &input, "--rest", &rest], 4, "not_found"),
         (&["linalg/none", "-i", &input, "--grpc", &grpc, "--payload", "tensors"], 4, "not_found"),
         (&["linalg/none", "-i", &input, "--rest", &rest, "--tensors"], 4, "not_found"),
+        (&["linalg.none", "-i", &input, "--rest", &rest, "--protocol", "v2"], 4, "not_found"),
+        (&["linalg.none", "-i", &input, "--grpc", &grpc, "--protocol", "v2", "--tensors"], 4, "not_found"),
+        (&["linalg.saxpy", "-i", &input, "--rest", &rest, "--protocol", "v2"], 3, "invalid_argument"),
+        (&["linalg.saxpy", "-i", &input, "--grpc", &grpc, "--protocol", "v2", "--tensors"], 3, "invalid_argument"),
+        (&["linalg.saxpy", "-i", &broken, "--rest", &rest, "--protocol", "v2"], 3, "not a JSON object"),
+        (&["linalg.dot", "-i", &input, "--rest", &rest, "--protocol", "v2"], 3, "a: the model has no such input"),
+        (&["linalg.saxpy", "-i", &input, "--grpc", &grpc, "--protocol", "v2"], 2, "has no JSON"),
         (&["orderbook/matching", "-i", &input], 5, "ring kernel"),
         (&["linalg/saxpy", "-i", &input, "--rest", &nobody], 7, "connection"),
         (&["linalg/saxpy", "-i", &input, "--grpc", &nobody], 7, "connection"),
@@ -326,6 +339,29 @@ fn a_success_that_is_not_the_output_of_the_kernel_is_a_failure() {
         let (run, _) = measure(&folder, &arguments);
         assert_eq!(run["errors"]["not_an_output"]["count"], 10, "{says}: {run}");
         assert_eq!(run["requests"], 0, "{says}: {run}");
+    }
+}
+
+#[test]
+fn a_response_that_is_not_of_the_model_is_a_failure() {
+    let folder = Folder::new("model");
+    let input = folder.file("input.json", r#"{"x": [1.0]}"#);
+    // The server responds with the same to the request for the model's inputs.
+    let inputs = r#""inputs": [{"name": "x", "datatype": "FP32", "shape": [-1]}]"#;
+    for (fields, says) in [
+        (r#""outputs":[], "model_name": "other""#, "it is the output of `other`"),
+        (r#""outputs":[]"#, "it is the output of ``"),
+        (r#""model_name": "mine""#, "begin with"),
+    ] {
+        let body = format!("{{{fields}, {inputs}}}");
+        let length = body.len();
+        let response =
+            format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {length}\r\n\r\n{body}");
+        let rest = format!("http://{}", answering(response));
+        let output = run(&["mine", "-i", &input, "--rest", &rest, "--protocol", "v2", "-n", "10"]);
+        let error = text(&output.stderr);
+        assert!(error.contains("not_an_output") && error.contains(says), "{says}: {error}");
+        assert_eq!(output.status.code(), Some(1), "{says}");
     }
 }
 

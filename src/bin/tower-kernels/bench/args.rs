@@ -19,7 +19,7 @@ const DEFAULT_DURATION: Duration = Duration::from_secs(10);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// The kernel's id, or one of its aliases.
+    /// The kernel's id, or one of its aliases; with --protocol v2 the name of a model.
     #[arg(value_name = "ID", required_unless_present = "compare")]
     kernel: Option<String>,
 
@@ -34,6 +34,10 @@ pub(crate) struct Args {
     /// Send requests to the gRPC server at this URL, such as http://127.0.0.1:50051.
     #[arg(long, value_name = "URL")]
     grpc: Option<String>,
+
+    /// Protocol of the server. Servers such as Triton speak v2 as well, so that the same command measures them.
+    #[arg(long, value_enum, value_name = "PROTOCOL", default_value_t = Protocol::Native)]
+    protocol: Protocol,
 
     #[command(flatten)]
     connection: ConnectionArgs,
@@ -95,6 +99,16 @@ pub(crate) struct Args {
     compare: Option<Vec<PathBuf>>,
 }
 
+/// The protocol between this program and a server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub(super) enum Protocol {
+    /// The REST API and the gRPC service of `tower-kernels serve`.
+    #[default]
+    Native,
+    /// The Open Inference Protocol: over REST with JSON, or with binary data as tensors; over gRPC with raw contents.
+    V2,
+}
+
 /// The format of input and output payloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -144,9 +158,17 @@ impl Args {
             return Err("ID and --input are required".to_owned());
         };
         let format = if self.tensors { PayloadFormat::Tensors } else { self.payload };
-        let connection = self.connection;
+        let (connection, protocol) = (self.connection, self.protocol);
         let (has_headers, has_cacert) = (!connection.headers.is_empty(), connection.cacert.is_some());
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        if protocol == Protocol::V2 {
+            if self.rest.is_none() && self.grpc.is_none() {
+                return Err("--protocol v2 needs --rest or --grpc".to_owned());
+            }
+            if self.grpc.is_some() && format == PayloadFormat::Json {
+                return Err("--protocol v2 over gRPC has no JSON: add --tensors".to_owned());
+            }
+        }
         let (destination, threads) = match (self.rest, self.grpc) {
             (None, None) if !has_headers && !has_cacert => (Destination::InProcess { kernel, format }, processors),
             (None, None) if !has_headers => return Err("--cacert needs --rest or --grpc".to_owned()),
@@ -154,10 +176,10 @@ impl Args {
             (Some(_), _) | (_, Some(_)) if format == PayloadFormat::Typed => {
                 return Err("--payload typed works in process only, without --rest and --grpc".to_owned());
             }
-            (Some(url), _) => (Destination::Rest { url, kernel, format, connection }, processors.div_ceil(2)),
+            (Some(url), _) => (Destination::Rest { url, protocol, kernel, format, connection }, processors.div_ceil(2)),
             (None, Some(url)) => {
                 let channels = self.channels;
-                (Destination::Grpc { url, kernel, format, connection, channels }, processors.div_ceil(2))
+                (Destination::Grpc { url, protocol, kernel, format, connection, channels }, processors.div_ceil(2))
             }
         };
         let concurrency = self.concurrency.unwrap_or(if self.rate.is_some() {
@@ -248,6 +270,9 @@ mod tests {
             &[&id[..], &["--tensors", "--payload", "json"]].concat(),
             &[&id[..], &["--grpc", "http://a", "--payload", "typed"]].concat(),
             &[&id[..], &["--header", "a: b"]].concat(),
+            &[&id[..], &["--protocol", "v2"]].concat(),
+            &[&id[..], &["--protocol", "v2", "--grpc", "http://a"]].concat(),
+            &[&id[..], &["--protocol", "v2", "--rest", "http://a", "--payload", "typed"]].concat(),
             &[&id[..], &["--cacert", "ca.crt"]].concat(),
             &[&id[..], &["--arrivals", "poisson"]].concat(),
             &[&id[..], &["--rate", "0"]].concat(),

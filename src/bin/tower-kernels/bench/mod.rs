@@ -51,6 +51,7 @@ Examples:
   tower-kernels bench linalg/saxpy --input saxpy.json
   tower-kernels bench linalg/saxpy --input saxpy.json --rest http://127.0.0.1:8080 --json before.json
   tower-kernels bench linalg/saxpy --input saxpy.json --grpc http://127.0.0.1:50051 --rate 1000 --arrivals poisson
+  tower-kernels bench linalg.saxpy --input saxpy.json --rest http://127.0.0.1:8080 --protocol v2 --tensors
   tower-kernels bench --compare before.json after.json";
 
 pub(crate) fn main(args: Args) -> crate::Outcome {

@@ -11,6 +11,7 @@ use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::net::TcpStream;
+use tower_kernels::error::ErrorKind;
 
 use super::{CONNECTION, Failure, Tls};
 use crate::exit::{self, Exit};
@@ -74,20 +75,28 @@ impl RestServer {
     }
 }
 
-/// Reads the problem document of our own servers, or the text of any other.
+/// Reads the problem document of our own servers, the error of the Open Inference Protocol, or the text of any other.
 pub(crate) async fn problem(status: u16, body: Incoming) -> Failure {
     #[derive(Deserialize)]
     struct Problem {
         code: String,
         detail: String,
     }
+    #[derive(Deserialize)]
+    struct InferenceError {
+        error: String,
+    }
     let body: Bytes = match Limited::new(body, MAX_PROBLEM).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) => return Failure::from_error(CONNECTION, &*error),
     };
-    match serde_json::from_slice(&body) {
-        Ok(Problem { code, detail }) => Failure::new(code, detail),
-        Err(_) => {
+    if let Ok(Problem { code, detail }) = serde_json::from_slice(&body) {
+        return Failure::new(code, detail);
+    }
+    let kind = ErrorKind::ALL.into_iter().find(|kind| kind.http_status() == status);
+    match (serde_json::from_slice(&body), kind) {
+        (Ok(InferenceError { error }), Some(kind)) => Failure::new(kind.code(), error),
+        _ => {
             let text: String = String::from_utf8_lossy(&body).chars().take(200).collect();
             Failure::new(format!("http_{status}"), text)
         }

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::error::Error;
 use std::path::Path;
 
+use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Uri};
 use hyper_util::rt::TokioIo;
 use prost::Message;
@@ -13,10 +14,14 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Status};
 use tonic_types::StatusExt;
 use tower_kernels::error::ErrorKind;
+use tower_kernels::grpc::inference::proto::grpc_inference_service_client::GrpcInferenceServiceClient;
+use tower_kernels::grpc::inference::proto::model_infer_request::InferInputTensor;
+use tower_kernels::grpc::inference::proto::{ModelInferRequest, ModelMetadataRequest};
 use tower_kernels::grpc::{Dtype, ExecuteRequest, ExecuteTensorsRequest, GetKernelRequest, KernelClient, Tensor};
 use tower_kernels::service::{self, Tensors};
 
 use super::super::args::PayloadFormat;
+use super::inference::{self, TensorMetadata};
 use super::payload::tensors;
 use super::{Client, ClientFactory, NOT_AN_OUTPUT};
 use crate::client::{CONNECTION, Failure, Tls};
@@ -80,6 +85,8 @@ pub(in super::super) struct Grpc {
 enum Call {
     Json(ExecuteRequest),
     Tensors(ExecuteTensorsRequest),
+    /// Of the Open Inference Protocol.
+    Infer(ModelInferRequest),
 }
 
 impl Grpc {
@@ -91,11 +98,7 @@ impl Grpc {
         channels: usize,
         document: &str,
     ) -> Result<Self, Box<dyn Error + Send + Sync>> {
-        let mut metadata = MetadataMap::new();
-        for (name, value) in headers {
-            let key = AsciiMetadataKey::from_bytes(name.as_str().as_bytes())?;
-            metadata.append(key, AsciiMetadataValue::try_from(value.as_bytes())?);
-        }
+        let metadata = metadata(headers)?;
         let kernel_id = kernel.to_owned();
         let message = match format {
             PayloadFormat::Json => Call::Json(ExecuteRequest { kernel_id, input: document.to_owned() }),
@@ -111,6 +114,42 @@ impl Grpc {
         };
         Ok(Self { server, channels, metadata, message })
     }
+
+    /// A target that speaks the Open Inference Protocol.
+    pub(super) async fn of_model(
+        server: Server,
+        model: &str,
+        headers: &[(HeaderName, HeaderValue)],
+        channels: usize,
+        document: &str,
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        let metadata = metadata(headers)?;
+        let model_name = model.to_owned();
+        let mut request = Request::new(ModelMetadataRequest { name: model_name.clone(), ..Default::default() });
+        *request.metadata_mut() = metadata.clone();
+        let channel = server.connect().await?;
+        let described = GrpcInferenceServiceClient::new(channel).model_metadata(request).await.map_err(failure)?;
+        let described = described.into_inner().inputs.into_iter();
+        let described: Vec<_> =
+            described.map(|input| TensorMetadata { name: input.name, datatype: input.datatype }).collect();
+        let (mut inputs, mut raw_input_contents) = (Vec::new(), Vec::new());
+        for input in inference::inputs(&described, document)? {
+            let shape = input.shape.iter().map(|&side| side as i64).collect();
+            inputs.push(InferInputTensor { name: input.name, datatype: input.datatype, shape, ..Default::default() });
+            raw_input_contents.push(Bytes::from(input.data));
+        }
+        let message = Call::Infer(ModelInferRequest { model_name, inputs, raw_input_contents, ..Default::default() });
+        Ok(Self { server, channels, metadata, message })
+    }
+}
+
+fn metadata(headers: &[(HeaderName, HeaderValue)]) -> Result<MetadataMap, Box<dyn Error + Send + Sync>> {
+    let mut metadata = MetadataMap::new();
+    for (name, value) in headers {
+        let key = AsciiMetadataKey::from_bytes(name.as_str().as_bytes())?;
+        metadata.append(key, AsciiMetadataValue::try_from(value.as_bytes())?);
+    }
+    Ok(metadata)
 }
 
 impl ClientFactory for Grpc {
@@ -120,10 +159,12 @@ impl ClientFactory for Grpc {
         let mut clients = Vec::new();
         for _ in 0..self.channels.min(count) {
             let channel = self.server.connect().await?;
-            clients.push(KernelClient::new(channel).max_decoding_message_size(usize::MAX));
+            let inference = GrpcInferenceServiceClient::new(channel.clone()).max_decoding_message_size(usize::MAX);
+            clients.push((KernelClient::new(channel).max_decoding_message_size(usize::MAX), inference));
         }
-        let client = |client: &KernelClient<Channel>| GrpcClient {
-            client: client.clone(),
+        let client = |(kernels, inference): &(KernelClient<_>, GrpcInferenceServiceClient<_>)| GrpcClient {
+            kernels: kernels.clone(),
+            inference: inference.clone(),
             metadata: self.metadata.clone(),
             message: self.message.clone(),
         };
@@ -132,7 +173,8 @@ impl ClientFactory for Grpc {
 }
 
 pub(in super::super) struct GrpcClient {
-    client: KernelClient<Channel>,
+    kernels: KernelClient<Channel>,
+    inference: GrpcInferenceServiceClient<Channel>,
     metadata: MetadataMap,
     message: Call,
 }
@@ -148,14 +190,20 @@ impl Client for GrpcClient {
         match &self.message {
             Call::Json(message) => {
                 let request = self.request(message.clone());
-                let response = self.client.execute(request).await.map_err(failure)?.into_inner();
+                let response = self.kernels.execute(request).await.map_err(failure)?.into_inner();
                 verify(&message.kernel_id, &response.kernel_id, !response.output.is_empty())?;
                 Ok(response.encoded_len())
             }
             Call::Tensors(message) => {
                 let request = self.request(message.clone());
-                let response = self.client.execute_tensors(request).await.map_err(failure)?.into_inner();
+                let response = self.kernels.execute_tensors(request).await.map_err(failure)?.into_inner();
                 verify(&message.kernel_id, &response.kernel_id, !response.outputs.is_empty())?;
+                Ok(response.encoded_len())
+            }
+            Call::Infer(message) => {
+                let request = self.request(message.clone());
+                let response = self.inference.model_infer(request).await.map_err(failure)?.into_inner();
+                verify(&message.model_name, &response.model_name, !response.outputs.is_empty())?;
                 Ok(response.encoded_len())
             }
         }

@@ -2,10 +2,11 @@
 
 mod grpc;
 mod in_process;
+mod inference;
 mod payload;
 mod rest;
 
-use super::args::PayloadFormat;
+use super::args::{PayloadFormat, Protocol};
 use crate::client::{ConnectionArgs, Failure, RestServer};
 use crate::exit::Exit;
 use std::error::Error;
@@ -14,9 +15,25 @@ use std::fmt;
 /// The target of the load.
 #[derive(Debug)]
 pub(super) enum Destination {
-    InProcess { kernel: String, format: PayloadFormat },
-    Rest { url: String, kernel: String, format: PayloadFormat, connection: ConnectionArgs },
-    Grpc { url: String, kernel: String, format: PayloadFormat, connection: ConnectionArgs, channels: usize },
+    InProcess {
+        kernel: String,
+        format: PayloadFormat,
+    },
+    Rest {
+        url: String,
+        protocol: Protocol,
+        kernel: String,
+        format: PayloadFormat,
+        connection: ConnectionArgs,
+    },
+    Grpc {
+        url: String,
+        protocol: Protocol,
+        kernel: String,
+        format: PayloadFormat,
+        connection: ConnectionArgs,
+        channels: usize,
+    },
 }
 
 impl Destination {
@@ -34,11 +51,13 @@ impl Destination {
 
 impl fmt::Display for Destination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::InProcess { .. } => f.write_str("in process"),
-            Self::Rest { url, .. } => write!(f, "REST at {url}"),
-            Self::Grpc { url, .. } => write!(f, "gRPC at {url}"),
-        }
+        let (transport, url, protocol) = match self {
+            Self::InProcess { .. } => return f.write_str("in process"),
+            Self::Rest { url, protocol, .. } => ("REST", url, protocol),
+            Self::Grpc { url, protocol, .. } => ("gRPC", url, protocol),
+        };
+        let protocol = if *protocol == Protocol::V2 { "Open Inference Protocol over " } else { "" };
+        write!(f, "{protocol}{transport} at {url}")
     }
 }
 
@@ -55,14 +74,21 @@ pub(super) async fn connect(destination: &Destination, input: &[u8]) -> Result<T
         Destination::InProcess { kernel, format } => {
             Target::InProcess(Box::new(in_process::InProcess::new(kernel, *format, document)?))
         }
-        Destination::Rest { url, kernel, format, connection } => {
+        Destination::Rest { url, protocol, kernel, format, connection } => {
             let server = RestServer::new(url, connection.cacert.as_deref())?;
-            Target::Rest(rest::Rest::new(server, kernel, *format, &connection.headers, document).await?)
+            let headers = &connection.headers;
+            Target::Rest(match protocol {
+                Protocol::Native => rest::Rest::new(server, kernel, *format, headers, document).await?,
+                Protocol::V2 => rest::Rest::of_model(server, kernel, *format, headers, document).await?,
+            })
         }
-        Destination::Grpc { url, kernel, format, connection, channels } => {
+        Destination::Grpc { url, protocol, kernel, format, connection, channels } => {
             let server = grpc::Server::new(url, connection.cacert.as_deref())?;
-            let target = grpc::Grpc::new(server, kernel, *format, &connection.headers, *channels, document).await?;
-            Target::Grpc(Box::new(target))
+            let headers = &connection.headers;
+            Target::Grpc(Box::new(match protocol {
+                Protocol::Native => grpc::Grpc::new(server, kernel, *format, headers, *channels, document).await?,
+                Protocol::V2 => grpc::Grpc::of_model(server, kernel, headers, *channels, document).await?,
+            }))
         }
     })
 }

@@ -68,7 +68,7 @@ fn dtype(schema: &Value, part: &Value) -> Option<DType> {
 }
 
 /// The shape of nested arrays, by the first element of each.
-fn shape(mut value: &Value) -> Vec<usize> {
+pub(super) fn shape(mut value: &Value) -> Vec<usize> {
     let mut shape = Vec::new();
     while let Value::Array(values) = value {
         shape.push(values.len());
@@ -80,7 +80,8 @@ fn shape(mut value: &Value) -> Vec<usize> {
     shape
 }
 
-fn write(value: &Value, dtype: DType, shape: &[usize], data: &mut Vec<u8>) -> Result<(), String> {
+/// Writes nested arrays of this shape, or one number, little-endian.
+pub(super) fn write(value: &Value, dtype: DType, shape: &[usize], data: &mut Vec<u8>) -> Result<(), String> {
     match (value, shape) {
         (Value::Array(values), [length, rest @ ..]) if values.len() == *length => {
             values.iter().try_for_each(|value| write(value, dtype, rest, data))

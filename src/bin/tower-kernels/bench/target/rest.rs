@@ -1,5 +1,7 @@
-//! The REST target: `POST /execute` with JSON or tensors, with one connection per client.
+//! The REST targets: `POST /execute`, or inference with a model of the Open Inference Protocol, with JSON or tensors and one
+//! connection per client.
 
+use std::collections::HashMap;
 use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,13 +12,15 @@ use http::request::Builder;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::SendRequest;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use serde_json::value::RawValue;
 use tokio::task::LocalSet;
-use tower_kernels::service::{DType, Tensors};
+use tower_kernels::service::Tensors;
 
 use super::super::args::PayloadFormat;
+use super::inference::{self, TensorMetadata, datatype};
 use super::payload::tensors;
 use super::{Client, ClientFactory, NOT_AN_OUTPUT, not_json};
 use crate::client::{CONNECTION, Failure, RestServer, problem};
@@ -42,14 +46,21 @@ struct Shared {
 /// What the responses look like.
 struct Format {
     content_type: &'static str,
-    /// The beginning of a kernel's output.
+    /// The field with the kernel's id or the name of the model.
+    name: &'static str,
+    /// The beginning of an output.
     output: &'static [u8],
     /// The end of a response, if it is always the same.
     end: Option<u8>,
 }
 
-const JSON: Format = Format { content_type: "application/json", output: b"\"output\":", end: Some(b'}') };
-const TENSORS: Format = Format { content_type: "application/octet-stream", output: b"\"outputs\":", end: None };
+const JSON: Format =
+    Format { content_type: "application/json", name: "kernel_id", output: b"\"output\":", end: Some(b'}') };
+const TENSORS: Format =
+    Format { content_type: "application/octet-stream", name: "kernel_id", output: b"\"outputs\":", end: None };
+/// The same of the Open Inference Protocol.
+const MODEL_JSON: Format = Format { name: "model_name", output: b"\"outputs\":", ..JSON };
+const MODEL_TENSORS: Format = Format { name: "model_name", ..TENSORS };
 
 #[derive(Serialize)]
 struct Document<'a> {
@@ -79,8 +90,37 @@ impl Rest {
             }
         };
         let request = post.header(CONTENT_TYPE, format.content_type).body(Full::new(Bytes::from(body)))?;
+        Ok(Self::of(server, request, kernel, format))
+    }
+
+    /// A target that speaks the Open Inference Protocol.
+    pub(super) async fn of_model(
+        server: RestServer,
+        model: &str,
+        format: PayloadFormat,
+        headers: &[(HeaderName, HeaderValue)],
+        document: &str,
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
+        #[derive(Deserialize)]
+        struct Metadata {
+            inputs: Vec<TensorMetadata>,
+        }
+        let path = format!("/v2/models/{model}");
+        let metadata: Metadata = get(&server, &path, headers).await?;
+        let is_binary = format != PayloadFormat::Json;
+        let (head_length, body) = inference::body(&inference::inputs(&metadata.inputs, document)?, is_binary)?;
+        let post = addressed(&server, Request::post(server.path(&format!("{path}/infer"))), headers);
+        let (format, post) = match head_length {
+            Some(length) => (MODEL_TENSORS, post.header(HEAD_LENGTH, length)),
+            None => (MODEL_JSON, post),
+        };
+        let request = post.header(CONTENT_TYPE, format.content_type).body(Full::new(Bytes::from(body)))?;
+        Ok(Self::of(server, request, model, format))
+    }
+
+    fn of(server: RestServer, request: Request<Full<Bytes>>, kernel: &str, format: Format) -> Self {
         let (kernel, verified) = (kernel.to_owned(), AtomicBool::new(false));
-        Ok(Self(Arc::new(Shared { server, request, kernel, format, verified })))
+        Self(Arc::new(Shared { server, request, kernel, format, verified }))
     }
 }
 
@@ -100,8 +140,17 @@ async fn input_schema(
     struct Description {
         input_schema: serde_json::Value,
     }
-    let get = addressed(server, Request::get(server.path(&format!("/kernels/{kernel}"))), headers);
-    let request = get.body(Full::new(Bytes::new()))?;
+    let description: Description = get(server, &format!("/kernels/{kernel}"), headers).await?;
+    Ok(description.input_schema)
+}
+
+/// Gets the description of a kernel or a model.
+async fn get<T: DeserializeOwned>(
+    server: &RestServer,
+    route: &str,
+    headers: &[(HeaderName, HeaderValue)],
+) -> Result<T, Box<dyn Error + Send + Sync>> {
+    let request = addressed(server, Request::get(server.path(route)), headers).body(Full::new(Bytes::new()))?;
     let failed = |error: hyper::Error| Failure::from_error(CONNECTION, &error);
     // The task of a connection is local.
     let local = LocalSet::new();
@@ -114,9 +163,8 @@ async fn input_schema(
             Err(problem(head.status.as_u16(), body).await)
         }
     });
-    let description: Description = serde_json::from_slice(&response.await?)
-        .map_err(|error| not_an_output(format!("the description of the kernel does not parse: {error}")))?;
-    Ok(description.input_schema)
+    let description = serde_json::from_slice(&response.await?);
+    Ok(description.map_err(|error| not_an_output(format!("the description of the kernel does not parse: {error}")))?)
 }
 
 /// Writes a body of tensors: the length of its JSON head, and the head and the tensors.
@@ -132,14 +180,6 @@ fn tensor_body(kernel: &str, tensors: &Tensors) -> Result<(usize, Vec<u8>), serd
     let head_length = body.len();
     tensors.iter().for_each(|(_, tensor)| body.extend_from_slice(tensor.data()));
     Ok((head_length, body))
-}
-
-/// Returns the name of an element type in the Open Inference Protocol: `FP32` for `float32`.
-fn datatype(dtype: DType) -> String {
-    match dtype {
-        DType::Bf16 => "BF16".to_owned(),
-        dtype => dtype.as_str().replace("float", "FP").to_uppercase(),
-    }
 }
 
 impl ClientFactory for Rest {
@@ -200,30 +240,22 @@ impl Client for RestClient {
 impl Shared {
     /// Fully parses a response, as any server can return 200.
     fn verify(&self, headers: &HeaderMap, body: &[u8]) -> Result<(), Failure> {
-        #[derive(Deserialize)]
-        struct Response<'a> {
-            kernel_id: String,
-            #[serde(borrow, rename = "output")]
-            _output: &'a RawValue,
-        }
-        #[derive(Deserialize)]
-        struct TensorHead {
-            kernel_id: String,
-        }
         let mut shape = Shape::new(&self.format);
         shape.add(body);
         shape.check(headers)?;
         let unparsed = |error| not_an_output(format!("its body does not parse: {error}"));
-        let kernel_id = match headers.get(HEAD_LENGTH) {
-            None => serde_json::from_slice::<Response<'_>>(body).map_err(unparsed)?.kernel_id,
+        let json = match headers.get(HEAD_LENGTH) {
+            None => body,
             Some(length) => {
                 let length = length.to_str().ok().and_then(|length| length.parse().ok());
-                let head = length.and_then(|length: usize| body.get(..length)).unwrap_or_default();
-                serde_json::from_slice::<TensorHead>(head).map_err(unparsed)?.kernel_id
+                length.and_then(|length: usize| body.get(..length)).unwrap_or_default()
             }
         };
-        if kernel_id != self.kernel {
-            return Err(not_an_output(format!("it is the output of `{}`", excerpt(kernel_id.as_bytes()))));
+        let fields: HashMap<&str, &RawValue> = serde_json::from_slice(json).map_err(unparsed)?;
+        let name = fields.get(self.format.name).and_then(|name| serde_json::from_str::<String>(name.get()).ok());
+        if name.as_ref() != Some(&self.kernel) {
+            let name = name.unwrap_or_default();
+            return Err(not_an_output(format!("it is the output of `{}`", excerpt(name.as_bytes()))));
         }
         self.verified.store(true, Ordering::Relaxed);
         Ok(())
