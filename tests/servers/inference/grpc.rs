@@ -13,13 +13,15 @@ use tower_kernels::grpc::inference::proto::*;
 use super::rest_client::f32s;
 use crate::grpc::server::Running;
 
-type Client = GrpcInferenceServiceClient<Channel>;
+pub(super) type Client = GrpcInferenceServiceClient<Channel>;
 
-async fn client(server: &Running) -> Client {
+pub(super) async fn client(server: &Running) -> Client {
     Client::new(server.channel().await)
 }
 
-fn parameters(values: impl IntoIterator<Item = (&'static str, ParameterChoice)>) -> HashMap<String, InferParameter> {
+pub(super) fn parameters(
+    values: impl IntoIterator<Item = (&'static str, ParameterChoice)>,
+) -> HashMap<String, InferParameter> {
     let parameter = |(name, value): (&str, _)| (name.to_owned(), InferParameter { parameter_choice: Some(value) });
     values.into_iter().map(parameter).collect()
 }
@@ -44,7 +46,7 @@ fn saxpy() -> ModelInferRequest {
     }
 }
 
-fn nap(millis: u64, parameters: HashMap<String, InferParameter>) -> ModelInferRequest {
+pub(super) fn nap(millis: u64, parameters: HashMap<String, InferParameter>) -> ModelInferRequest {
     ModelInferRequest {
         model_name: "test.nap".to_owned(),
         id: millis.to_string(),
@@ -55,7 +57,7 @@ fn nap(millis: u64, parameters: HashMap<String, InferParameter>) -> ModelInferRe
     }
 }
 
-async fn infer(server: &Running, request: ModelInferRequest) -> Result<ModelInferResponse, Status> {
+pub(super) async fn infer(server: &Running, request: ModelInferRequest) -> Result<ModelInferResponse, Status> {
     client(server).await.model_infer(request).await.map(tonic::Response::into_inner)
 }
 

@@ -1,5 +1,6 @@
 //! The Open Inference Protocol over real sockets.
 
+mod busy_worker;
 mod grpc;
 mod hostile;
 mod rest;
