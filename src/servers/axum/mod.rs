@@ -235,6 +235,10 @@
 mod cors;
 mod request_ids;
 mod router;
+mod routes;
 
 pub use self::router::KernelRouter;
-pub use crate::servers::http::{DrainHandle, InvalidPrefix, RouterConfig, SecurityScheme, is_docs};
+pub use self::routes::KernelRoutes;
+pub use crate::servers::http::{
+    DrainHandle, InvalidPrefix, ResponseBody, ResponseFuture, RouterConfig, SecurityScheme, is_docs,
+};

@@ -10,13 +10,19 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::request::request_id::RequestId;
-use crate::servers::http::ErrorForm;
+use crate::servers::http::{ErrorForm, RestState};
 
 /// Wraps layers that respond instead of the routes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RequestIdLayer {
     /// Whether the Open Inference Protocol is served.
-    pub(super) inference_enabled: bool,
+    inference_enabled: bool,
+}
+
+impl RequestIdLayer {
+    pub(super) fn new(state: &RestState) -> Self {
+        Self { inference_enabled: state.inference_enabled }
+    }
 }
 
 impl<S> Layer<S> for RequestIdLayer {

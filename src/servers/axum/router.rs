@@ -1,24 +1,28 @@
 use std::collections::BTreeSet;
 use std::convert::Infallible;
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
 use ::axum::Router;
-use ::axum::body::Body;
-use ::axum::extract::{NestedPath, Request};
-use ::axum::response::Response;
+use ::axum::body::Body as AxumBody;
+use ::axum::extract::NestedPath;
 use ::axum::routing::{self, any};
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use tower::util::MapFutureLayer;
 use tower_layer::{Layer, Stack};
 use tower_service::Service;
 
 use super::request_ids::RequestIdLayer;
-use super::{RouterConfig, cors};
+use super::{KernelRoutes, RouterConfig, cors};
 use crate::backends::Local;
 use crate::error::AnyError;
-use crate::layers::{MetricsLayer, TimeoutLayer};
+use crate::layers::{MetricsLayer, OptionalLayer, TimeoutLayer};
 use crate::middleware::metrics::MetricsHandle;
 use crate::pipeline::KernelSource;
-use crate::servers::http::{MountPath, Rest, RestService, RestState, enabled_operations, rest_setters};
+use crate::servers::http::{MountPath, ResponseBody, Rest, RestService, RestState, enabled_operations, rest_setters};
 use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
 /// Number of kernels with time series of their own.
@@ -164,15 +168,76 @@ impl<S> KernelRouter<S> {
             + Sync
             + 'static,
         L: Layer<routing::Route> + Clone + Send + Sync + 'static,
-        L::Service: Service<Request, Response = Response, Error = Infallible> + Clone + Send + Sync + 'static,
-        <L::Service as Service<Request>>::Future: Send + 'static,
+        L::Service: Service<Request<AxumBody>, Response = Response<AxumBody>, Error = Infallible>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        <L::Service as Service<Request<AxumBody>>>::Future: Send + 'static,
     {
         let cors_enabled = self.state.config.cors_enabled;
-        let request_ids = RequestIdLayer { inference_enabled: self.state.inference_enabled };
+        let request_ids = RequestIdLayer::new(&self.state);
         let (routes, layer) = (self.routes(), Stack::new(layer, request_ids));
         // One layer, as each costs the router a box per request.
         let router = if cors_enabled { routes.layer(Stack::new(layer, cors::layer())) } else { routes.layer(layer) };
         prepared(router)
+    }
+
+    /// Builds a service of the routes alone, inside of a layer if there is one, as by
+    /// [`into_router_with`](Self::into_router_with).
+    ///
+    /// It responds as the router does, in fewer instructions: axum would match the path and box the future once more.
+    /// It is for servers that have no other routes. Metrics are those of [`metrics`](Self::metrics) or of a pipeline; it
+    /// adds none.
+    ///
+    /// ```
+    /// use tower_kernels::axum::{KernelRouter, RouterConfig};
+    /// use tower_kernels::layers::{ErrorResponseLayer, RateLimiterLayer};
+    /// use tower_kernels::service::KernelRegistry;
+    /// use tower::{ServiceBuilder, ServiceExt};
+    /// # use std::time::Duration;
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let limited = ServiceBuilder::new()
+    ///     .layer(ErrorResponseLayer::new())
+    ///     .layer(RateLimiterLayer::new(100, Duration::from_secs(1)))
+    ///     .into_inner();
+    /// let router = KernelRouter::new(KernelRegistry::new(), RouterConfig::default());
+    /// let service = router.into_service(Some(limited));
+    /// let request = http::Request::get("/health/live").body(axum::body::Body::empty()).unwrap();
+    /// assert_eq!(service.oneshot(request).await.unwrap().status(), 200);
+    /// # }
+    /// ```
+    pub fn into_service<L, B>(
+        self,
+        layer: Option<L>,
+    ) -> impl Service<Request<B>, Response = Response<ResponseBody>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + Sync
+    + 'static
+    where
+        S: Service<KernelRequest, Response = KernelResponse, Error: AnyError, Future: Send>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+        B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+        L: Layer<KernelRoutes<S>>,
+        L::Service: Service<Request<B>, Response = Response<ResponseBody>, Error = Infallible, Future: Send>
+            + Clone
+            + Send
+            + Sync
+            + 'static,
+    {
+        let Self { service, state } = self;
+        // Their futures are boxed, so that requests that pass none of them do not carry space for them.
+        let cors = state.config.cors_enabled.then(|| Stack::new(cors::layer(), MapFutureLayer::new(Box::pin)));
+        let request_ids = RequestIdLayer::new(&state);
+        let layer = layer.map(|layer| Stack::new(Stack::new(layer, request_ids), MapFutureLayer::new(Box::pin)));
+        let routes = KernelRoutes::new(Rest::new(service, state));
+        OptionalLayer::new(cors).layer(OptionalLayer::new(layer).layer(routes))
     }
 
     fn routes(self) -> Router
@@ -198,7 +263,7 @@ fn routes<S: RestService + Sync>(rest: Rest<S>) -> Router {
     let paths: BTreeSet<_> = operations.map(|operation| axum_path(operation.full_path(&rest.state.config))).collect();
     // axum clones a handler several times for a request.
     let rest = Arc::new(rest);
-    let handler = move |request: Request| respond(rest, request);
+    let handler = move |request: Request<AxumBody>| respond(rest, request);
     // `/` is left to the fallback, so that a router that is merged with this one can have a route there.
     let paths = paths.into_iter().filter(|path| path != "/");
     let router = paths.fold(Router::new(), |router, path| router.route(&path, any(handler.clone())));
@@ -222,13 +287,13 @@ fn axum_path(path: String) -> String {
     }
 }
 
-async fn respond<S: RestService>(rest: Arc<Rest<S>>, mut request: Request) -> Response {
+async fn respond<S: RestService>(rest: Arc<Rest<S>>, mut request: Request<AxumBody>) -> Response<AxumBody> {
     if request.uri().path() == "/"
         && let Some(path) = request.extensions().get::<NestedPath>().map(|path| path.as_str().to_owned())
     {
         request.extensions_mut().insert(MountPath(path));
     }
-    Rest::clone(&rest).respond(request).await.map(Body::new)
+    Rest::clone(&rest).respond(request).await.map(AxumBody::new)
 }
 
 /// Creates the metrics of these kernels.

@@ -111,5 +111,5 @@ pub use self::serve::{ClientTenant, HandshakeFailure, InvalidTls, Tls, TlsFiles,
 pub use self::serve::{
     Connections, InvalidListenAddress, ListenAddress, Listener, RequestBody, Server, ServerConfig, listen, serve,
 };
-pub use self::service::{KernelHttpService, ResponseFuture};
-pub use crate::servers::http::{DrainHandle, ResponseBody, SecurityScheme};
+pub use self::service::KernelHttpService;
+pub use crate::servers::http::{DrainHandle, ResponseBody, ResponseFuture, SecurityScheme};

@@ -1,10 +1,7 @@
 use std::convert::Infallible;
 use std::error::Error;
 use std::fmt;
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -15,7 +12,7 @@ use crate::backends::Local;
 use crate::error::AnyError;
 use crate::middleware::metrics::MetricsHandle;
 use crate::pipeline::KernelSource;
-use crate::servers::http::{ResponseBody, Rest, RestState, RouterConfig, rest_setters};
+use crate::servers::http::{ResponseBody, ResponseFuture, Rest, RestState, RouterConfig, rest_setters};
 use crate::service::{KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
 /// Default maximum size of a request body: 64 MiB.
@@ -89,32 +86,12 @@ where
     type Future = ResponseFuture;
 
     fn call(&self, request: Request<B>) -> ResponseFuture {
-        ResponseFuture { inner: Box::pin(self.rest.clone().respond(request)) }
+        ResponseFuture::new(self.rest.clone().respond(request))
     }
 }
 
 impl<S: fmt::Debug> fmt::Debug for KernelHttpService<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KernelHttpService").field("rest", &self.rest).finish()
-    }
-}
-
-/// Response future of a [`KernelHttpService`]. Dropping it cancels the work.
-pub struct ResponseFuture {
-    /// Boxed, as every connection stores a future and that of a whole stack is large.
-    inner: Pin<Box<dyn Future<Output = Response<ResponseBody>> + Send>>,
-}
-
-impl Future for ResponseFuture {
-    type Output = Result<Response<ResponseBody>, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.inner.as_mut().poll(cx).map(Ok)
-    }
-}
-
-impl fmt::Debug for ResponseFuture {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }
 }

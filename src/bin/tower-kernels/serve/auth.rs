@@ -6,7 +6,6 @@ use std::sync::Arc;
 use axum::Router;
 use http::{Method, Uri};
 use tower_kernels::axum::{KernelRouter, SecurityScheme};
-use tower_kernels::grpc::Pipeline;
 use tower_kernels::layers::{AuthenticateLayer, ErrorResponseLayer};
 use tower_kernels::middleware::authenticate::{ApiKeys, Credential, Denied, Jwt, JwtKey, Verify};
 use tower_kernels::requests::{RequestMetrics, Transport};
@@ -70,14 +69,18 @@ impl Authentication {
         self.kinds != "client certificates"
     }
 
-    /// Adds authentication to REST and to its OpenAPI document.
-    pub(super) fn around_rest<S>(&self, router: KernelRouter<S>, requests: &RequestMetrics) -> Router
-    where
-        S: Pipeline,
-    {
-        let router = router.security(self.schemes.iter().copied(), self.exempt_from_rest());
+    /// Describes authentication in the OpenAPI document of REST.
+    pub(super) fn describe<S>(&self, router: KernelRouter<S>) -> KernelRouter<S> {
+        router.security(self.schemes.iter().copied(), self.exempt_from_rest())
+    }
+
+    /// Authenticates requests of REST.
+    pub(super) fn rest_layer(
+        &self,
+        requests: &RequestMetrics,
+    ) -> Stack<AuthenticateLayer, ErrorResponseLayer<RestRejections>> {
         let layer = self.layer(requests, Transport::Rest, self.exempt_from_rest());
-        router.into_router_with(Stack::new(layer, ErrorResponseLayer::with(RestRejections)))
+        Stack::new(layer, ErrorResponseLayer::with(RestRejections))
     }
 
     /// Which REST requests need no credentials: health probes, CORS preflights and what the settings open.

@@ -1,8 +1,8 @@
 //! The response to a request for the documentation without credentials.
 
-use axum::body::Body;
+use bytes::Bytes;
 use http::{HeaderValue, Request, Response, header};
-use tower_kernels::axum::is_docs;
+use tower_kernels::axum::{ResponseBody, is_docs};
 use tower_kernels::error::ErrorKind;
 use tower_kernels::middleware::error_response::{ByContentType, Protocol, Rejection, RequestProtocol};
 
@@ -30,7 +30,7 @@ enum Resource {
     Page,
 }
 
-impl Protocol<Body> for RestRejections {
+impl Protocol<ResponseBody> for RestRejections {
     type Context = RequestInfo;
 
     fn context<R>(&self, request: &Request<R>) -> RequestInfo {
@@ -43,10 +43,10 @@ impl Protocol<Body> for RestRejections {
             true if accepts_html() => Resource::Page,
             true => Resource::Docs,
         };
-        RequestInfo { spoken: Protocol::<Body>::context(&ByContentType, request), resource }
+        RequestInfo { spoken: Protocol::<ResponseBody>::context(&ByContentType, request), resource }
     }
 
-    fn respond(&self, RequestInfo { spoken, resource }: &RequestInfo, rejection: &Rejection) -> Response<Body> {
+    fn respond(&self, RequestInfo { spoken, resource }: &RequestInfo, rejection: &Rejection) -> Response<ResponseBody> {
         if rejection.kind != ErrorKind::Unauthenticated || *resource == Resource::Kernels {
             return ByContentType.respond(spoken, rejection);
         }
@@ -54,7 +54,7 @@ impl Protocol<Body> for RestRejections {
         rejection.detail.push_str("; the setting auth.open_docs serves /docs and /openapi.json without credentials");
         let mut response = ByContentType.respond(spoken, &rejection);
         if *resource == Resource::Page {
-            *response.body_mut() = Body::from(PAGE);
+            *response.body_mut() = Bytes::from_static(PAGE.as_bytes()).into();
             let headers = response.headers_mut();
             headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8"));
             headers.insert(header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'"));

@@ -97,10 +97,11 @@ impl Servers {
         let router = more.fold(router, |router, render| router.more_metrics(move || render()));
         let drain = router.drain_handle();
         let router = match &self.auth {
-            Some(auth) => auth.around_rest(router, &self.requests),
-            None => router.into_router(),
+            Some(auth) => auth.describe(router),
+            None => router,
         };
-        let service = TowerToHyperService::new(self.requests.layer(Transport::Rest).layer(router));
+        let service = router.into_service(self.auth.as_ref().map(|auth| auth.rest_layer(&self.requests)));
+        let service = TowerToHyperService::new(self.requests.layer(Transport::Rest).layer(service));
         let server = std::mem::take(&mut self.rest_server);
         let (stop, limit) = (self.stop_signal(), self.drain);
         self.running.spawn(async move { ("REST", server.serve(listener, service, stop, limit).await) });
