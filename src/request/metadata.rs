@@ -36,6 +36,7 @@ pub(crate) struct RequestMetadata {
     pub(crate) backend: Option<BackendKind>,
     /// Boxed, because most requests have none.
     pub(crate) trace: Option<Box<TraceContext>>,
+    /// That of gRPC. In REST the response has it, and not the kernel's request.
     #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
     pub(crate) request_id: Option<super::request_id::RequestId>,
 }
@@ -167,12 +168,18 @@ mod headers {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
-    use http::{Extensions, HeaderMap, HeaderValue};
+    use http::{Extensions, HeaderMap, HeaderName, HeaderValue};
 
     use super::{InvalidMetadata, RequestMetadata, parse_backend, parse_priority, parse_tenant};
     use crate::request::limits::{InvalidName, MAX_TRACE_STATE_BYTES};
     use crate::request::request_id::RequestId;
     use crate::request::{Deadline, Tenant, TraceContext};
+
+    // As constants, because a name given as text is parsed at each look-up.
+    const CONNECT_TIMEOUT: HeaderName = HeaderName::from_static("connect-timeout-ms");
+    const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+    const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
+    const TRACE_STATE: HeaderName = HeaderName::from_static("tracestate");
 
     /// Replaces a timeout that overflows.
     const FAR_FUTURE: Duration = Duration::from_secs(365 * 86_400);
@@ -221,9 +228,9 @@ mod headers {
                 if let Some(value) = headers.get("backend") {
                     metadata.backend = Some(parse_backend(value.to_str().unwrap_or_default())?);
                 }
+                metadata.request_id = RequestId::parse(headers);
             }
             metadata.trace = extensions.get().cloned().or_else(|| trace_context(headers)).map(Box::new);
-            metadata.request_id = RequestId::parse(headers);
             Ok(metadata)
         }
 
@@ -240,7 +247,7 @@ mod headers {
         }
 
         fn read_timeouts(&mut self, headers: &HeaderMap, format: HeaderFormat) -> Result<(), InvalidMetadata> {
-            if let Some(value) = headers.get("grpc-timeout") {
+            if let Some(value) = headers.get(GRPC_TIMEOUT) {
                 let reason = "it is not 1 to 8 digits and one of H, M, S, m, u, n";
                 let timeout = parse("grpc-timeout", value, reason, parse_grpc_timeout)?;
                 // The response must be sent before the timers of tonic's transport and of the client fire, as theirs
@@ -252,7 +259,7 @@ mod headers {
                 self.set_timeout(timeout - margin);
             }
             if format == HeaderFormat::Rest
-                && let Some(value) = headers.get("connect-timeout-ms")
+                && let Some(value) = headers.get(CONNECT_TIMEOUT)
             {
                 let parse_millis = |text: &str| parse_digits(text, 10).map(Duration::from_millis);
                 self.set_timeout(parse("connect-timeout-ms", value, "it is not 1 to 10 digits", parse_millis)?);
@@ -271,9 +278,9 @@ mod headers {
     }
 
     fn trace_context(headers: &HeaderMap) -> Option<TraceContext> {
-        let header = |name| headers.get(name)?.to_str().ok();
-        let context: TraceContext = header("traceparent")?.parse().ok()?;
-        Some(match header("tracestate") {
+        let header = |name: HeaderName| headers.get(name)?.to_str().ok();
+        let context: TraceContext = header(TRACE_PARENT)?.parse().ok()?;
+        Some(match header(TRACE_STATE) {
             // The standard allows a participant to drop a state that is too long.
             Some(state) if state.len() <= MAX_TRACE_STATE_BYTES => context.with_state(state),
             _ => context,

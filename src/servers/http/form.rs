@@ -29,7 +29,8 @@ impl Form {
             return Err(Problem::unsupported_media_type("compressed bodies are not read here; send it without"));
         }
         match headers.get(CONTENT_TYPE) {
-            Some(value) if is(value, is_json) => Ok(Self::Json),
+            // What nearly all clients send needs no parsing.
+            Some(value) if value == "application/json" || is(value, is_json) => Ok(Self::Json),
             Some(value) if is(value, is_octets) => head_length(headers).map(Self::Tensors),
             Some(value) => Err(Problem::unsupported_media_type(format!(
                 "the body is {}; send JSON with the header content-type: application/json, or tensors with \

@@ -7,6 +7,7 @@ use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use tracing::Level;
 
 use super::Transport;
+use super::outcome::GRPC_STATUS;
 use crate::middleware::tracing::RequestScope;
 use crate::request::PeerAddress;
 use crate::request::request_id::RequestId;
@@ -142,5 +143,5 @@ impl Cut {
 }
 
 fn grpc_status(headers: &HeaderMap) -> Option<i32> {
-    headers.get("grpc-status")?.to_str().ok()?.parse().ok()
+    headers.get(GRPC_STATUS)?.to_str().ok()?.parse().ok()
 }

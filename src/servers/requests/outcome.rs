@@ -1,9 +1,12 @@
 //! Outcome of a response, for metrics and logs.
 
-use http::{Extensions, HeaderMap, HeaderValue, StatusCode};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use super::counts::OUTCOMES;
 use crate::error::{ErrorKind, OutcomeCode};
+
+/// A constant, because a name given as text is parsed at each look-up.
+pub(super) const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// Outcome according to the head of a response; `None` if its trailers have it, as with gRPC.
 pub(super) fn of_head(status: StatusCode, headers: &HeaderMap, extensions: &Extensions) -> Option<&'static str> {
@@ -22,7 +25,7 @@ pub(super) fn of_head(status: StatusCode, headers: &HeaderMap, extensions: &Exte
 
 /// Outcome according to headers or trailers of gRPC, if they have the status.
 pub(super) fn of_grpc(headers: &HeaderMap) -> Option<&'static str> {
-    let number = headers.get("grpc-status")?.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(2);
+    let number = headers.get(GRPC_STATUS)?.to_str().ok().and_then(|text| text.parse().ok()).unwrap_or(2);
     if number == 0 {
         return Some("ok");
     }
