@@ -12,7 +12,7 @@ use tokio::time::{Sleep, sleep_until};
 pin_project! {
     /// A deadline whose [`Sleep`] is created at the first poll, so that a future that is ready at once registers no timer.
     #[derive(Debug)]
-    pub(super) struct LazyTimer {
+    pub(crate) struct LazyTimer {
         deadline: Option<Instant>,
         #[pin]
         sleep: Option<Sleep>,
@@ -22,7 +22,7 @@ pin_project! {
 impl LazyTimer {
     /// A timer that never elapses where there is no deadline.
     #[inline]
-    pub(super) fn new(deadline: Option<Instant>) -> Self {
+    pub(crate) fn new(deadline: Option<Instant>) -> Self {
         Self { deadline, sleep: None }
     }
 
@@ -30,7 +30,7 @@ impl LazyTimer {
     ///
     /// An inner future that loops on a Tokio resource until its budget is used up leaves none for the timer, which
     /// would then never fire. So the timer is polled outside the budget: it only compares the time.
-    pub(super) fn poll_elapsed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_elapsed(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let mut this = self.project();
         let Some(deadline) = *this.deadline else { return Poll::Pending };
         if this.sleep.is_none() {

@@ -117,7 +117,7 @@ pub mod fallback;
 pub mod hedge;
 mod inner_service;
 mod jitter;
-mod lazy_timer;
+pub(crate) mod lazy_timer;
 #[cfg(feature = "load-shed")]
 pub mod load_shed;
 #[cfg(feature = "metrics")]

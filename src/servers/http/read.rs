@@ -2,7 +2,7 @@
 
 use std::error::Error;
 use std::future::{Future, poll_fn};
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Poll, ready};
 use std::time::Instant;
 
@@ -12,6 +12,7 @@ use http_body_util::LengthLimitError;
 
 use super::Problem;
 use crate::error::{ErrorKind, find};
+use crate::middleware::lazy_timer::LazyTimer;
 use crate::servers::body_memory::BodyMemory;
 use crate::servers::charged_buffer::append_charged;
 use crate::servers::slow_body::SlowBody;
@@ -27,7 +28,7 @@ where
     memory.check_possible(length).map_err(rejected)?;
     check_available(length, memory)?;
     let memory = BodyMemory::of_request(memory);
-    let mut body = std::pin::pin!(body);
+    let mut body = pin!(body);
     within(deadline, collect(Frames::new(body.as_mut(), max, &memory))).await
 }
 
@@ -155,16 +156,24 @@ pub(super) fn broken(error: &(dyn Error + 'static), max: usize) -> Problem {
 
 /// Limits work on a request that has been received to its deadline.
 pub(super) async fn in_time<T>(deadline: Instant, work: impl Future<Output = T>) -> Result<T, Problem> {
-    let timed = tokio::time::timeout_at(deadline.into(), work).await;
-    timed.map_err(|_| Problem::of(&KernelError::DeadlineExceeded { started: false }))
+    let done = until(deadline, work).await;
+    done.ok_or_else(|| Problem::of(&KernelError::DeadlineExceeded { started: false }))
 }
 
 pub(super) async fn within<T>(
     deadline: Instant,
     reading: impl Future<Output = Result<T, Problem>>,
 ) -> Result<T, Problem> {
-    match tokio::time::timeout_at(deadline.into(), reading).await {
-        Ok(result) => result,
-        Err(_) => Err(Problem::request_timeout("the body did not come within the deadline")),
-    }
+    let read = until(deadline, reading).await;
+    read.unwrap_or_else(|| Err(Problem::request_timeout("the body did not come within the deadline")))
+}
+
+/// Returns the output of `work`, or `None` once the deadline has passed. What is ready at once needs no timer.
+async fn until<T>(deadline: Instant, work: impl Future<Output = T>) -> Option<T> {
+    let (mut work, mut timer) = (pin!(work), pin!(LazyTimer::new(Some(deadline))));
+    poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending => timer.as_mut().poll_elapsed(cx).map(|()| None),
+    })
+    .await
 }
