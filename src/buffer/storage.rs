@@ -43,6 +43,12 @@ impl<T: Element> Storage<T> {
         let bytes = len.checked_mul(size_of::<T>()).filter(|bytes| *bytes >= large);
         match bytes.and_then(Pages::zeroed) {
             Some(pages) => Self::Pages(Arc::new(pages)),
+            // glibc's `calloc` of small memory takes several times as long as its `malloc`.
+            None if len <= SMALL / size_of::<T>() => {
+                let mut elements = Vec::with_capacity(len);
+                elements.resize(len, T::zeroed());
+                Self::Small(elements)
+            }
             None => vec![T::zeroed(); len].into(),
         }
     }

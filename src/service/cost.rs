@@ -58,7 +58,7 @@ impl Footprint {
     /// up to 24 characters and a separator, and no other number takes more than 4 for each of its bytes.
     pub(crate) fn max_as_json(&self, max_response_size: u64) -> u64 {
         /// Field names, brackets and scalars.
-        const FRAME: u64 = 1 << 10;
+        const FRAME: u64 = 512;
         self.output.saturating_mul(4).saturating_add(FRAME).min(max_response_size)
     }
 
