@@ -96,10 +96,11 @@ where
     };
     // The response repeats the name that the client used.
     let kernel_id = request.kernel_id.clone();
-    let (response, held) = run(service, request, metadata, scope, memory, state).await?;
+    let of_kernel = |problem: Problem| problem.of_kernel(&kernel_id);
+    let (response, held) = run(service, request, metadata, scope, memory, state).await.map_err(of_kernel)?;
     match requested {
         None => {
-            let problem = |error| Problem::of(&error).of_kernel(&kernel_id);
+            let problem = |error| of_kernel(Problem::of(&error));
             // A small output is copied into one frame, which costs less than sending several.
             if response.payload.byte_len().is_some_and(|bytes| bytes <= KernelResponse::SMALL) {
                 let document = response.to_json(request_id.as_str(), &kernel_id);
@@ -135,7 +136,6 @@ where
     S::Error: AnyError,
 {
     request.apply_metadata(metadata);
-    let kernel_id = request.kernel_id.clone();
     request.resolve_alias(&state.registry);
     if let Some(scope) = scope {
         scope.set_kernel(&request.kernel_id);
@@ -145,10 +145,10 @@ where
     // A panic of the service is the error of its own request and does not affect the connection.
     let mut response = match CatchPanic::new(timeout::oneshot(service, request)).await {
         Ok(Ok(response)) => response,
-        Ok(Err(error)) => return Err(Problem::of(&error).of_kernel(&kernel_id)),
+        Ok(Err(error)) => return Err(Problem::of(&error)),
         Err(panicked) => {
             let text = format!("the service panicked: {panicked}");
-            return Err(Problem::new(ErrorKind::Internal, text).of_kernel(&kernel_id));
+            return Err(Problem::new(ErrorKind::Internal, text));
         }
     };
     let held = hold(&mut response, &state.limits.memory)?;

@@ -86,7 +86,8 @@ where
         let (request, requested) =
             Box::pin(reader.read(head, body)).await.map_err(|problem| problem.over(head.version))?;
         let deadline = request.deadline.map_or(deadline, |earlier| earlier.min(deadline));
-        let (response, held) = run(service, request, metadata, scope, memory, state).await?;
+        let ran = run(service, request, metadata, scope, memory, state).await;
+        let (response, held) = ran.map_err(|problem| problem.of_kernel(model.id()))?;
         let bytes = response.payload.byte_len().unwrap_or(0);
         let is_large = bytes > TYPED_JSON_BYTES && requested.has_json_output();
         let max = state.limits.max_response_size;
