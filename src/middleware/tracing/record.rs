@@ -12,7 +12,7 @@ use crate::request::{Execution, RequestContext, ResponseContext};
 use crate::text;
 
 /// Creates a span named `request` with the given fields, and with those that are recorded later: tracing takes the values
-/// of no others.
+/// of no others. Those of every call are first, as tracing finds a field by comparing names from the first on.
 macro_rules! request_span {
     ($target:expr, $level:expr, { $($fields:tt)* }) => {
         tracing::span!(
@@ -24,10 +24,6 @@ macro_rules! request_span {
             priority = tracing::field::Empty,
             request.size = tracing::field::Empty,
             request.operands = tracing::field::Empty,
-            otel.status_code = tracing::field::Empty,
-            error.type = tracing::field::Empty,
-            trace_id = tracing::field::Empty,
-            parent_span_id = tracing::field::Empty,
             response.size = tracing::field::Empty,
             execution.backend = tracing::field::Empty,
             execution.device = tracing::field::Empty,
@@ -35,6 +31,10 @@ macro_rules! request_span {
             execution.duration = tracing::field::Empty,
             execution.batch_size = tracing::field::Empty,
             execution.choice = tracing::field::Empty,
+            trace_id = tracing::field::Empty,
+            parent_span_id = tracing::field::Empty,
+            otel.status_code = tracing::field::Empty,
+            error.type = tracing::field::Empty,
             execution.device_upload = tracing::field::Empty,
             execution.device_kernel = tracing::field::Empty,
             execution.device_download = tracing::field::Empty,

@@ -4,7 +4,6 @@ use std::task::{Context, Poll, ready};
 use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
 use pin_project::pin_project;
-use tracing::Span;
 
 use super::counts::Call;
 use super::outcome;
@@ -18,18 +17,23 @@ pub struct CountedBody<B> {
     #[pin]
     body: B,
     call: Call,
-    /// The request's.
-    span: Span,
+    scope: Option<RequestScope>,
     /// Outcome according to the head; `None` if the trailers have it.
     outcome: Option<&'static str>,
 }
 
 impl<B: Body> CountedBody<B> {
-    pub(super) fn new(body: B, mut call: Call, span: Span, outcome: Option<&'static str>, is_read: bool) -> Self {
+    pub(super) fn new(
+        body: B,
+        mut call: Call,
+        scope: Option<RequestScope>,
+        outcome: Option<&'static str>,
+        is_read: bool,
+    ) -> Self {
         if !is_read || body.is_end_stream() {
             call.end(outcome.unwrap_or(NO_STATUS));
         }
-        Self { body, call, span, outcome }
+        Self { body, call, scope, outcome }
     }
 }
 
@@ -42,7 +46,7 @@ impl<B: Body> Body for CountedBody<B> {
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
         let mut this = self.project();
-        let _entered = this.span.enter();
+        let _entered = this.scope.as_ref().map(|scope| scope.span().enter());
         let frame = ready!(this.body.as_mut().poll_frame(cx));
         match &frame {
             Some(Ok(frame)) => {

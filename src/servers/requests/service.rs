@@ -4,11 +4,9 @@ use std::task::{Context, Poll, ready};
 
 use http::{Method, Request, Response};
 use http_body::Body;
-use pin_project::pin_project;
+use pin_project::{pin_project, pinned_drop};
 use tower_layer::Layer;
 use tower_service::Service;
-use tracing::Span;
-use tracing::instrument::{Instrument, Instrumented};
 
 use super::access::Entry;
 use super::body::{CountedBody, RequestBody};
@@ -75,24 +73,28 @@ where
         if let (Some(source), Some(scope)) = (source, &scope) {
             call.log_end(Entry::new(source, request_id, scope.clone()));
         }
-        let span = scope.as_ref().map_or_else(Span::none, |scope| scope.span().clone());
         if let Some(scope) = &scope {
             request.extensions_mut().insert(scope.clone());
         }
         // The server sends no body in answer to it, and does not ask for one.
         let is_read = request.method() != Method::HEAD;
-        let request = request.map(|body| RequestBody::new(body, scope));
-        let inner = span.in_scope(|| self.inner.call(request));
-        ResponseFuture { inner: inner.instrument(span), call: Some(call), is_read }
+        let request = request.map(|body| RequestBody::new(body, scope.clone()));
+        let inner = {
+            let _entered = scope.as_ref().map(|scope| scope.span().enter());
+            Some(self.inner.call(request))
+        };
+        ResponseFuture { inner, scope, call: Some(call), is_read }
     }
 }
 
 /// The response of a [`CountRequests`].
-#[pin_project]
+#[pin_project(PinnedDrop)]
 #[derive(Debug)]
 pub struct ResponseFuture<F> {
+    /// Polled and dropped inside the span. `None` once it has completed.
     #[pin]
-    inner: Instrumented<F>,
+    inner: Option<F>,
+    scope: Option<RequestScope>,
     /// `None` once the body has it.
     call: Option<Call>,
     is_read: bool,
@@ -107,7 +109,11 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        let result = ready!(this.inner.as_mut().poll(cx));
+        let entered = this.scope.as_ref().map(|scope| scope.span().enter());
+        let inner = this.inner.as_mut().as_pin_mut().expect("polled after it had completed");
+        let result = ready!(inner.poll(cx));
+        this.inner.set(None);
+        drop(entered);
         let mut call = this.call.take().expect("polled after it had completed");
         match result {
             Ok(response) => {
@@ -116,14 +122,25 @@ where
                 if let Some(entry) = call.entry() {
                     entry.head(transport, response.status(), response.headers());
                 }
-                let (span, is_read) = (this.inner.span().clone(), *this.is_read);
-                Poll::Ready(Ok(response.map(|body| CountedBody::new(body, call, span, told, is_read))))
+                let (scope, is_read) = (this.scope.take(), *this.is_read);
+                Poll::Ready(Ok(response.map(|body| CountedBody::new(body, call, scope, told, is_read))))
             }
             Err(error) => {
                 // The server closes the connection.
                 call.fail();
                 Poll::Ready(Err(error))
             }
+        }
+    }
+}
+
+#[pinned_drop]
+impl<F> PinnedDrop for ResponseFuture<F> {
+    fn drop(self: Pin<&mut Self>) {
+        let mut this = self.project();
+        if this.inner.is_some() {
+            let _entered = this.scope.as_ref().map(|scope| scope.span().enter());
+            this.inner.set(None);
         }
     }
 }
