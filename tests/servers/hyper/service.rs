@@ -8,17 +8,20 @@ use std::time::{Duration, Instant};
 use crate::support::http_client::{HttpResponse, JSON, Wire, head};
 use bytes::Bytes;
 use http::{Request, Response, header};
+use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::service::TowerToHyperService;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tower::{Layer, Service, ServiceBuilder};
+use tower::layer::util::Identity;
+use tower::{BoxError, Layer, Service, ServiceBuilder};
 use tower_kernels::axum::{KernelRouter, RouterConfig};
-use tower_kernels::hyper::{KernelHttpService, serve};
+use tower_kernels::hyper::{KernelHttpService, RequestBody, serve};
 use tower_kernels::layers::{MetricsLayer, RateLimiterLayer};
 use tower_kernels::pipeline::{KernelSource, RegistryOnly};
 use tower_kernels::request::{Execution, RequestContext};
@@ -64,16 +67,20 @@ struct Server {
     ended: JoinHandle<std::io::Result<()>>,
 }
 
-async fn start<S>(kernels: KernelHttpService<S>, drain: Duration) -> Server
+async fn start<S, B>(service: S, drain: Duration) -> Server
 where
-    S: Service<KernelRequest, Response = KernelResponse, Future: Send> + Clone + Send + Sync + 'static,
-    S::Error: tower_kernels::error::AnyError,
+    S: hyper::service::Service<Request<RequestBody>, Response = Response<B>, Error: Into<BoxError>, Future: Send>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    B: Body<Data: Send, Error: Into<BoxError>> + Send + 'static,
 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let wire = Wire { address: listener.local_addr().unwrap() };
     let (stop, stopped) = oneshot::channel();
     let stopped = async move { stopped.await.map_err(std::io::Error::other) };
-    Server { wire, stop, ended: tokio::spawn(serve(listener, kernels, stopped, drain)) }
+    Server { wire, stop, ended: tokio::spawn(serve(listener, service, stopped, drain)) }
 }
 
 impl Server {
@@ -279,9 +286,11 @@ async fn axum_and_hyper_respond_alike_to_every_route_and_every_mistake() {
     // Of no service, as durations would differ.
     let metrics = MetricsLayer::new().handle();
     let config = RouterConfig { max_request_size: 1 << 20, ..RouterConfig::default() };
-    let router = KernelRouter::with_service(fixed, &kernels, config).metrics(metrics.clone());
-    let axum = crate::axum::server::Server::serve(router.into_router()).await;
-    let service = KernelHttpService::with_service(fixed, &kernels).max_request_size(1 << 20).metrics(metrics);
+    let router = || KernelRouter::with_service(fixed, &kernels, config.clone()).metrics(metrics.clone());
+    let axum = crate::axum::server::Server::serve(router().into_router()).await;
+    let plain = start(TowerToHyperService::new(router().into_service(None::<Identity>)), LONG).await;
+    let layered = start(TowerToHyperService::new(router().into_service(Some(Identity::new()))), LONG).await;
+    let service = KernelHttpService::with_service(fixed, &kernels).max_request_size(1 << 20).metrics(metrics.clone());
     let hyper = start(service, LONG).await;
 
     let routes = documented_routes();
@@ -307,7 +316,9 @@ async fn axum_and_hyper_respond_alike_to_every_route_and_every_mistake() {
             for headers in [&[id, JSON][..], &[id, ("accept-encoding", "gzip")], &[id, JSON, ("grpc-timeout", "soon")]]
             {
                 let expected = sent(&axum, method, path, headers).await;
-                assert_eq!(sent(&hyper.wire, method, path, headers).await, expected, "{method} {path}");
+                for (name, server) in [("hyper", &hyper), ("plain", &plain), ("layered", &layered)] {
+                    assert_eq!(sent(&server.wire, method, path, headers).await, expected, "{name}: {method} {path}");
+                }
             }
         }
     }
