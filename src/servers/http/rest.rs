@@ -38,11 +38,15 @@ impl<S> Rest<S> {
 impl<S: RestService> Rest<S> {
     /// Responds to a request: finds its [route](Routes), calls the handler, and discards what is unread of the body.
     /// Dropping the future cancels the work.
-    pub(crate) async fn respond<B: RequestBody>(self, request: Request<B>) -> Response<ResponseBody> {
+    pub(crate) fn respond<B: RequestBody>(
+        self,
+        request: Request<B>,
+    ) -> impl Future<Output = Response<ResponseBody>> + Send {
+        // Taken apart before the future, which would have space for the request and for its parts.
         let (mut head, body) = request.into_parts();
         let request_id = RequestId::from_headers(&head.headers);
         let span = RequestScope::enter_handler(&mut head.extensions, request_id.as_str());
-        self.respond_in_span(&head, &request_id, body).instrument(span).await
+        async move { self.respond_in_span(&head, &request_id, body).instrument(span).await }
     }
 
     async fn respond_in_span<B: RequestBody>(

@@ -18,7 +18,7 @@ pub(super) async fn execute_document<S: RestService, B: RequestBody>(
     rest: Rest<S>,
     request: RestRequest<'_, B>,
 ) -> Result<Response<ResponseBody>, Problem> {
-    execute_target(rest, request, Ok(Target::Document)).await
+    execute_target(rest, request, Target::Document).await
 }
 
 /// Runs the kernel of the path on the body.
@@ -27,26 +27,23 @@ pub(super) async fn execute_kernel<S: RestService, B: RequestBody>(
     request: RestRequest<'_, B>,
 ) -> Result<Response<ResponseBody>, Problem> {
     let id = request.params.get("id");
-    let target = match rest.state.registry.get(id) {
-        Some(_) => Ok(Target::Input(id.to_owned())),
-        None => {
-            request.head.extensions.get::<RequestScope>().into_iter().for_each(|scope| scope.set_kernel(id));
-            Err(kernels::unknown(id))
-        }
-    };
+    if rest.state.registry.get(id).is_none() {
+        request.head.extensions.get::<RequestScope>().into_iter().for_each(|scope| scope.set_kernel(id));
+        let problem = kernels::unknown(id);
+        rest.state.outcomes.record(Some(&problem));
+        return Err(problem);
+    }
+    let target = Target::Input(id.to_owned());
     execute_target(rest, request, target).await
 }
 
 async fn execute_target<S: RestService, B: RequestBody>(
     rest: Rest<S>,
     request: RestRequest<'_, B>,
-    target: Result<Target, Problem>,
+    target: Target,
 ) -> Result<Response<ResponseBody>, Problem> {
     let RestRequest { head, request_id, body, .. } = request;
-    let result = match target {
-        Ok(target) => execute(rest.service, head, request_id, target, body, &rest.state).await,
-        Err(problem) => Err(problem),
-    };
+    let result = execute(rest.service, head, request_id, target, body, &rest.state).await;
     rest.state.outcomes.record(result.as_ref().err());
     result.map(|output| output.into_response(request_id))
 }
