@@ -1,6 +1,6 @@
 //! [`RunTimes`]: predicts what a run of a kernel takes from what its earlier runs took.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use super::{BackendKind, Cost};
@@ -14,6 +14,8 @@ pub(crate) struct RunTimes {
     sizes: [[AtomicU64; OCTAVES]; BACKENDS],
     /// Nanoseconds that may still be spent on runs whose purpose is to measure them.
     exploration: AtomicI64,
+    /// Short runs that have to come before the kernel is run on a caller's thread again.
+    short_runs_due: AtomicU32,
 }
 
 const BACKENDS: usize = 2;
@@ -37,6 +39,11 @@ const MAX_EXPLORATION: Duration = Duration::from_secs(1);
 /// One part in so many of the run time of a kernel is spent on exploration.
 const EXPLORATION_PART: i64 = 100;
 
+/// A run on a caller's thread keeps the other tasks of a runtime waiting, and one of more than this for too long.
+const LONGEST_INLINE: Duration = Duration::from_millis(1);
+/// Short runs on workers after which a kernel is run on a caller's thread again, when it was found to be too long for that.
+const SHORT_RUNS: u32 = 64;
+
 /// The bytes that are moved in the time of an arithmetic operation, to make one size of a cost.
 const BYTES_PER_OPERATION: u64 = 4;
 
@@ -45,6 +52,7 @@ impl RunTimes {
         Self {
             sizes: std::array::from_fn(|_| std::array::from_fn(|_| AtomicU64::new(0))),
             exploration: AtomicI64::new(nanos(FIRST_EXPLORATION)),
+            short_runs_due: AtomicU32::new(0),
         }
     }
 
@@ -78,6 +86,22 @@ impl RunTimes {
         let earned = nanos(took) / EXPLORATION_PART;
         if self.exploration.load(Ordering::Relaxed) < nanos(MAX_EXPLORATION) - earned {
             self.exploration.fetch_add(earned, Ordering::Relaxed);
+        }
+    }
+
+    /// Returns whether the kernel may be run on a caller's thread, if the run is predicted to be short enough.
+    pub(crate) fn may_run_inline(&self) -> bool {
+        self.short_runs_due.load(Ordering::Relaxed) == 0
+    }
+
+    /// Records that a run which was predicted to be short enough for a caller's thread took `took`, whether or not it
+    /// succeeded. The prediction is a mean, which says little of a kernel whose runs of one size differ.
+    pub(crate) fn record_predicted_short(&self, took: Duration) {
+        let due = self.short_runs_due.load(Ordering::Relaxed);
+        if took > LONGEST_INLINE {
+            self.short_runs_due.store(SHORT_RUNS, Ordering::Relaxed);
+        } else if due > 0 {
+            self.short_runs_due.store(due - 1, Ordering::Relaxed);
         }
     }
 
@@ -210,6 +234,22 @@ mod tests {
         assert!(times.predict(CPU, of_bytes(1 << 40), Duration::MAX) > millis(1));
         measure(&times, CUDA, of_bytes(1), Duration::from_nanos(1), Duration::MAX);
         assert_eq!(times.predict(CUDA, of_bytes(1), Duration::MAX), Duration::MAX);
+    }
+
+    #[test]
+    fn a_long_run_keeps_the_kernel_off_the_callers_threads_until_enough_were_short() {
+        let times = RunTimes::new();
+        times.record_predicted_short(LONGEST_INLINE);
+        assert!(times.may_run_inline());
+        times.record_predicted_short(millis(2));
+        (1..SHORT_RUNS).for_each(|_| times.record_predicted_short(Duration::ZERO));
+        assert!(!times.may_run_inline());
+        times.record_predicted_short(millis(2));
+        for _ in 0..SHORT_RUNS {
+            assert!(!times.may_run_inline());
+            times.record_predicted_short(Duration::ZERO);
+        }
+        assert!(times.may_run_inline());
     }
 
     #[test]

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -53,6 +54,57 @@ async fn every_encoding_reaches_the_kernel_inline_and_on_a_worker() {
         assert_eq!(*response.payload.downcast::<Total>().unwrap(), Total { total: 7.0 });
         assert_eq!((response.execution.backend, response.execution.batch_size), ("CPU", 1));
         assert_eq!(response.execution.estimated.is_zero(), cost == Cost::default());
+    }
+}
+
+/// Sleeps for as long as it is told to, whatever its cost says, and returns whether it ran on this thread.
+struct Sleeps(ThreadId);
+
+#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
+struct Millis {
+    millis: u64,
+}
+
+impl Kernel for Sleeps {
+    type Input = Millis;
+    type Output = bool;
+
+    fn info(&self) -> KernelInfo {
+        KernelInfo::new("test/sleeps", "1.0.0", "Sleeps for as long as it is told to.")
+    }
+
+    fn validate(&self, _: &Millis) -> Result<(), InvalidInput> {
+        Ok(())
+    }
+
+    fn cost(&self, _: &Millis) -> Cost {
+        Cost::default()
+    }
+
+    fn run_cpu(&self, input: &Millis, context: &RunContext<'_>) -> Result<bool, KernelError> {
+        thread::sleep(Duration::from_millis(input.millis));
+        context.check()?;
+        Ok(thread::current().id() == self.0)
+    }
+}
+
+#[tokio::test]
+async fn a_kernel_whose_cost_is_wrong_holds_the_thread_of_its_caller_up_once() {
+    for is_in_time in [true, false] {
+        let registry = KernelRegistry::new();
+        registry.register(Sleeps(thread::current().id())).unwrap();
+        let service = service(registry, 1, 64);
+        let call = |millis: u64, timeout: Duration| {
+            let payload = Payload::json(format!(r#"{{"millis": {millis}}}"#));
+            service.clone().oneshot(KernelRequest::new("test/sleeps", payload).with_timeout(timeout))
+        };
+        let is_here = call(0, SOON).await.unwrap().json::<bool>().unwrap();
+        assert!(is_here, "its cost says that it takes no time");
+        // A run that fails at its deadline counts as well.
+        let long = call(30, if is_in_time { SOON } else { Duration::from_millis(20) }).await;
+        assert_eq!(long.is_ok(), is_in_time);
+        let is_here = call(0, SOON).await.unwrap().json::<bool>().unwrap();
+        assert!(!is_here, "in time: {is_in_time}");
     }
 }
 

@@ -31,7 +31,8 @@ pub struct CpuConfig {
     /// Jobs that wait in the queue at one time. Default: 64 for each worker.
     pub queue: usize,
     /// Jobs with an estimated run time up to this run on the calling thread. Default: 20 µs, which is about what a hop to
-    /// another thread and back costs (measured in `benches/RESULTS.md`).
+    /// another thread and back costs (measured in `benches/RESULTS.md`). If one of them takes longer than a millisecond, the
+    /// next 64 such jobs of its kernel run on worker threads.
     pub inline: Duration,
 }
 

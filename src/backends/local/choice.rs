@@ -98,7 +98,7 @@ fn preferred(devices: &DeviceSet, job: &Job) -> Option<BackendKind> {
 /// The upload of an operand that a device lacks is not part of it: it is made once, and requests that follow find the copy.
 fn predicted_response(pool: &WorkerPool, others: PoolLoad, job: &Job) -> Option<Duration> {
     let run = pool.profile().predict(job)?;
-    if pool.runs_inline(run) {
+    if pool.profile().runs_inline(job, run) {
         return Some(run);
     }
     Some(pool.wait(others).saturating_add(pool.profile().inline).saturating_add(run))

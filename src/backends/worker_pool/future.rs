@@ -67,7 +67,7 @@ impl RunFuture {
         }
         let time = profile.predict(&job).unwrap_or_default();
         // A run with a limit may be moved when it ends there.
-        if job.run_limit().is_none() && self.pool.runs_inline(time) {
+        if job.run_limit().is_none() && profile.runs_inline(&job, time) {
             let result =
                 job.with_context(None, |job, context| run_inline(&mut CpuWorker, profile, job, accepted, context));
             return ControlFlow::Break(result.map_err(JobError::from));

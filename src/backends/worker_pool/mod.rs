@@ -229,11 +229,6 @@ impl WorkerPool {
         if others.jobs < self.workers { Duration::ZERO } else { others.predicted / workers }
     }
 
-    /// Returns whether a job with this predicted run time runs on the calling thread.
-    pub(crate) fn runs_inline(&self, run: Duration) -> bool {
-        self.profile.backend == BackendKind::Cpu && run <= self.profile.inline
-    }
-
     /// Returns the number of worker threads.
     pub(crate) fn workers(&self) -> usize {
         self.workers

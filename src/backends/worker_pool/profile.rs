@@ -48,6 +48,22 @@ impl Profile {
         }
     }
 
+    /// Returns whether a decoded job of this predicted run time runs on the calling thread.
+    pub(crate) fn runs_inline(&self, job: &Job, predicted: Duration) -> bool {
+        self.is_inline(predicted) && job.kernel().run_times().may_run_inline()
+    }
+
+    /// Records how long a run of this predicted time took, whether or not it succeeded.
+    pub(super) fn record_length(&self, job: &Job, predicted: Duration, took: Duration) {
+        if self.is_inline(predicted) {
+            job.kernel().run_times().record_predicted_short(took);
+        }
+    }
+
+    fn is_inline(&self, predicted: Duration) -> bool {
+        self.backend == BackendKind::Cpu && predicted <= self.inline
+    }
+
     fn estimate(&self, cost: Cost) -> Duration {
         self.launch.saturating_add(self.time(cost))
     }

@@ -188,6 +188,7 @@ fn run_prepared<W: Worker>(
     let result =
         job.run_with(context, |job, context| recovering(worker, |worker| worker.run(job, context, reservation.take())));
     let ran = run_started.elapsed();
+    profile.record_length(job, estimated, ran);
     match &result {
         Ok(_) => profile.record(job, ran),
         // It would have taken longer, so the prediction stands.

@@ -34,5 +34,5 @@ impl LoadShedError<Infallible> {
 layer_error!(LoadShedError(Inner) {
     Self::NotReady => ErrorKind::Overloaded, None, "the service is at capacity";
     Self::Late { predicted_wait, retry_after } => ErrorKind::Overloaded, Some(*retry_after),
-        "the expected wait of {predicted_wait:?} is too long for this call";
+        "the call is expected to be late, after a wait of {predicted_wait:?}";
 });
