@@ -12,6 +12,7 @@
 //! All others are written by the crate that serde_json uses as well.
 
 use std::hint::select_unpredictable;
+use std::ops::Range;
 
 use crate::buffer::{Bf16, Element, F16};
 
@@ -62,7 +63,7 @@ impl NumberText for f64 {
     fn write(self, room: &mut [u8; ROOM]) -> usize {
         const BITS: u32 = f64::MANTISSA_DIGITS - 1;
         let magnitude = self.abs();
-        if !has_no_exponent(magnitude, 1e9) {
+        if !has_no_exponent(magnitude, 1e-5..1e9) {
             return write_any(room, self);
         }
         room[0] = b'-';
@@ -92,7 +93,7 @@ impl NumberText for f32 {
         /// From here on, thousandths are no further apart than numbers.
         const END_OF_THOUSANDTHS: f32 = (1 << 14) as f32;
         let magnitude = self.abs();
-        if !has_no_exponent(magnitude, 4e6) {
+        if !has_no_exponent(magnitude, 1e-5..4e6) {
             return write_any(room, self);
         }
         room[0] = b'-';
@@ -114,9 +115,9 @@ impl NumberText for f32 {
     }
 }
 
-/// Whether a number below `end` is written without an exponent.
-fn has_no_exponent<T: PartialOrd + From<f32>>(magnitude: T, end: T) -> bool {
-    magnitude < end && (magnitude >= T::from(1e-5) || magnitude == T::from(0.0))
+/// Whether a number is written without an exponent: one in this range, whose start is 1e-5, and zero.
+fn has_no_exponent<T: PartialOrd + Default>(magnitude: T, range: Range<T>) -> bool {
+    range.contains(&magnitude) || magnitude == T::default()
 }
 
 #[inline(never)]
@@ -205,17 +206,17 @@ fn shortest(fraction: u64, width: u64, shift: u32) -> Option<(u64, u64)> {
     Some((units + u64::from(rounds_up), tenths))
 }
 
-/// Writes 16 places and returns where they end without trailing zeros, of which the first stays.
+/// Writes 16 places with their trailing zeros, and returns where they end without these, of which the first stays.
 #[inline(always)]
 fn write_sixteen(room: &mut [u8; ROOM], at: usize, places: u64) -> usize {
     let (first, second) = (places / 100_000_000, places % 100_000_000);
-    let first = digits_of(first as u32);
+    let (first, second) = (digits_of(first as u32), digits_of(second as u32));
+    // All of them, as a seventeenth place may follow.
     write_eight(room, at, first);
+    write_eight(room, at + 8, second);
     if second == 0 {
         return at + without_zeros(first).max(1);
     }
-    let second = digits_of(second as u32);
-    write_eight(room, at + 8, second);
     at + 8 + without_zeros(second)
 }
 

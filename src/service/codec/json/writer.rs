@@ -268,7 +268,7 @@ mod tests {
     use super::CHUNK;
     use crate::buffer::{Bf16, F16};
     use crate::random::SplitMix64;
-    use crate::service::codec::encode_json;
+    use crate::service::codec::{decode_json, encode_json};
     use crate::service::{Buffer, FloatArray, RunContext};
 
     fn written<T: Serialize>(value: &T) -> String {
@@ -319,6 +319,26 @@ mod tests {
         numbers.extend([0.0, -0.0, f64::NAN, f64::INFINITY, f64::MIN, f64::MAX, f64::MIN_POSITIVE, 5e-324]);
         agrees(&numbers.iter().copied().collect::<Buffer<f64>>());
         agrees(&numbers.iter().map(|&number| number as f32).collect::<Buffer<f32>>());
+    }
+
+    /// Their texts have zeros between the digits of the short number and the last one or two.
+    #[test]
+    fn numbers_next_to_short_ones_are_written_as_by_serde_json() {
+        let random = SplitMix64::new(4);
+        let mut numbers = Vec::new();
+        for _ in 0..20_000 {
+            let short = (random.next() >> (30 + random.next() % 34)) as f64 / 10_f64.powi((random.next() % 12) as i32);
+            for ulps in 0..4 {
+                numbers.push(f64::from_bits(short.to_bits() + ulps));
+                numbers.push(f64::from_bits(short.to_bits().saturating_sub(ulps)));
+            }
+        }
+        let numbers: Buffer<f64> = numbers.into_iter().collect();
+        agrees(&numbers);
+        let read: Buffer<f64> = decode_json(written(&numbers).as_bytes()).unwrap();
+        assert!(read.iter().zip(&*numbers).all(|(read, number)| read.to_bits() == number.to_bits()));
+        let single = |number: f64, ulps: u32| f32::from_bits((number as f32).to_bits() + ulps);
+        agrees(&numbers.iter().flat_map(|&number| [0, 1, 2].map(|ulps| single(number, ulps))).collect::<Buffer<f32>>());
     }
 
     #[test]
