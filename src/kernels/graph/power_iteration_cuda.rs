@@ -5,9 +5,9 @@ use super::spmv_cuda::{self, Matrix, Products};
 use crate::cuda::DeviceBuffer;
 use crate::service::{KernelError, LaunchContext};
 
-/// Iterations that are launched before the host reads whether all vectors are done. Launches after that, and products
-/// after the run is cancelled, do nothing.
-const ITERATIONS_PER_CHECK: u32 = 4;
+/// Iterations that are launched before the host waits for them and reads whether all vectors are done. Launches after that,
+/// and products after the run is cancelled, do nothing.
+const ITERATIONS_PER_CHECK: u32 = 8;
 
 /// The 64-bit words of an `IterationState` of `spmv.cuh`.
 const STATE_WORDS: usize = 4;
@@ -62,8 +62,11 @@ impl<'a> IterationsOnDevice<'a> {
     ) -> Result<Vec<Convergence>, KernelError> {
         let Self { limits, states, contributions: [mut from, mut to] } = self;
         let width = limits.len() as u32;
+        let mut left = limits.iter().map(|limits| limits.max_iterations).max().unwrap_or(0);
         loop {
-            for _ in 0..ITERATIONS_PER_CHECK {
+            let launched = left.min(ITERATIONS_PER_CHECK);
+            left -= launched;
+            for _ in 0..launched {
                 matrix.multiply(width, &states, &from, products, cuda)?;
                 update(&IterationBuffers { states: &states, from: &from, to: &to }, cuda)?;
                 std::mem::swap(&mut from, &mut to);

@@ -14,35 +14,41 @@ use crate::service::{KernelError, RunContext};
 /// arcs from anywhere are gathered. Below 2^15, so that a column has a bit to spare.
 pub(super) const SEGMENT_NODES: u32 = 24_000;
 /// The most segments. Few arcs come from the nodes after these.
-pub(super) const MAX_SEGMENTS: usize = 12;
+pub(super) const MAX_SEGMENTS: usize = 14;
 /// Fewer arcs of a row from one segment are gathered from anywhere, as a piece takes as long as so many.
-const MIN_PIECE: u32 = 3;
-/// The most arcs of a piece from a segment and from anywhere, which one lane adds up: what fills whole steps.
-const MAX_NEAR_PIECE: u32 = 66;
-const MAX_FAR_PIECE: u32 = 15;
+const MIN_PIECE: u32 = 2;
+/// The most arcs of a piece from a segment and from anywhere, which one lane adds up: whole steps. With longer pieces, warps
+/// have less equal work; with shorter ones, updates read more sums.
+const MAX_NEAR_PIECE: u32 = 128;
+const MAX_FAR_PIECE: u32 = 32;
+/// Rows whose pieces are sorted by length together. With more, the sums of a row lie farther from those of its neighbours;
+/// with fewer, pieces of a slice differ more in length.
+const WINDOW_ROWS: u32 = 4096;
 
 /// The lanes of a warp: pieces of a slice.
-const LANES: usize = 32;
+pub(super) const LANES: usize = 32;
 /// Columns of a lane in a step.
 const STEP_COLUMNS: usize = 4;
-/// The piece of a lane that has none.
-const NO_PIECE: u32 = u32::MAX;
+/// Banks of shared memory for numbers of 64 bits, and the lanes that read such numbers at a time.
+const BANKS: usize = 16;
 
 /// Arcs below which this form is not faster: a graph of 4M takes 0.93 of the time of chunks, one of 31M takes 0.66.
 pub(super) const MIN_ARCS: u64 = 1 << 21;
-/// The least share of the arcs in pieces from segments, in percent, where this form is faster. A Kronecker graph of 2^20
-/// nodes and 31M arcs has 92; with 69 there is no difference, as gathers from anywhere take most of the time.
+/// The least share of the arcs in pieces from segments, in percent, where this form is taken: gathers from anywhere take most
+/// of the time where it is much lower. A Kronecker graph of 2^20 nodes and 31M arcs has 94.
 const MIN_NEAR_PERCENT: u64 = 90;
 
 /// The predecessors of all nodes, by segments of the nodes that they come from.
 ///
 /// Nodes have places in the order of descending out-degrees. A segment is [`SEGMENT_NODES`] places in a row, whose
 /// contributions fit into shared memory. The arcs of a row are cut into pieces: those from each segment and those that are
-/// left, and these again where they are many. A row is the sum of its pieces, which have numbers in the order of rows.
+/// left, and these again where they are many. A row is the sum of its pieces. The pieces of some rows side by side are sorted
+/// by length, so that those of a slice are about as long; their sums are stored in this order, a slice at a time, and lie
+/// close together.
 ///
 /// Zhang et al., *Making Caches Work for Graph Analytics* (2017), adds up by segments. Slices of pieces that are sorted by
-/// length are those of Kreutzer et al., *A Unified Sparse Matrix Data Format for Efficient General Sparse Matrix-Vector
-/// Multiplication on Modern Processors with Wide SIMD Units* (2014).
+/// length in windows are those of Kreutzer et al., *A Unified Sparse Matrix Data Format for Efficient General Sparse
+/// Matrix-Vector Multiplication on Modern Processors with Wide SIMD Units* (2014).
 ///
 /// [`CsrGraph::segmented`] makes it and keeps it.
 #[derive(Debug, Clone)]
@@ -51,6 +57,8 @@ pub(super) struct SegmentedRows {
     pub(super) places: Vec<u32>,
     /// Where the pieces of each row begin, and at the end their number.
     pub(super) piece_offsets: Vec<u32>,
+    /// The number of the sum of each piece: 32 sums for each slice of `near`, and then of `far`.
+    pub(super) positions: Vec<u32>,
     /// The pieces from all segments. Columns have 16 bits; they are relative to the segment, and [`SEGMENT_NODES`] where
     /// there is no arc.
     pub(super) near: Slices,
@@ -62,8 +70,7 @@ pub(super) struct SegmentedRows {
 }
 
 /// Pieces side by side, one for each lane of a warp: a slice. Slices are one after the other, and consist of steps, which
-/// have [`STEP_COLUMNS`] columns for each lane. In the first step of a slice the number of the piece, or `u32::MAX` for
-/// none, takes the room of the first columns. The highest bit of the first column of a slice's last step is set.
+/// have [`STEP_COLUMNS`] columns for each lane. The highest bit of the first column of a slice's last step is set.
 #[derive(Debug, Clone)]
 pub(super) struct Slices {
     /// The first step of each slice, and at the end the number of steps.
@@ -74,20 +81,20 @@ pub(super) struct Slices {
 
 /// A number of 16 or 32 bits.
 trait Column: bytemuck::Pod + Send + Sync + std::ops::BitOrAssign {
-    /// Columns that have the bits of a piece's number.
-    const OF_PIECE: usize;
     /// The highest bit.
     const LAST: Self;
+    /// Whether contributions are read from shared memory.
+    const IS_NEAR: bool;
 }
 
 impl Column for u16 {
-    const OF_PIECE: usize = 2;
     const LAST: Self = 1 << 15;
+    const IS_NEAR: bool = true;
 }
 
 impl Column for u32 {
-    const OF_PIECE: usize = 1;
     const LAST: Self = 1 << 31;
+    const IS_NEAR: bool = false;
 }
 
 impl SegmentedRows {
@@ -121,11 +128,12 @@ impl SegmentedRows {
         let lengths: Vec<u32> = sizes.iter().map(|size| size.pieces).collect();
         let pieces = Pieces::cut(graph.predecessors(), &places, starts(&lengths, context)?, context)?;
         let by_segment = pieces.by_segment();
+        let positions = pieces.positions(&by_segment);
         let (near, far) = by_segment.split_at(MAX_SEGMENTS);
         let (near, segments) =
             Slices::pack::<u16>(near, &pieces, |place| place % SEGMENT_NODES, SEGMENT_NODES, context)?;
         let (far, _) = Slices::pack::<u32>(far, &pieces, |place| place, graph.num_nodes() as u32, context)?;
-        Ok(Self { places, piece_offsets: pieces.row_offsets, near, segments, far })
+        Ok(Self { places, piece_offsets: pieces.row_offsets, positions, near, segments, far })
     }
 
     /// Returns the bytes of this form of a graph of this size, at most: larger ones are not kept.
@@ -134,11 +142,12 @@ impl SegmentedRows {
     }
 
     /// Returns the arrays for devices, with their names.
-    pub(super) fn arrays(&self) -> [(&'static str, &[u32]); 4] {
-        let Self { places, piece_offsets, near, far, .. } = self;
+    pub(super) fn arrays(&self) -> [(&'static str, &[u32]); 5] {
+        let Self { places, piece_offsets, positions, near, far, .. } = self;
         [
             ("segmented_places", places),
             ("segmented_piece_offsets", piece_offsets),
+            ("segmented_positions", positions),
             ("segmented_near_steps", &near.steps),
             ("segmented_far_steps", &far.steps),
         ]
@@ -214,6 +223,7 @@ struct Pieces {
 /// Some arcs of a row.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 struct Piece {
+    row: u32,
     /// The segment that they come from; [`MAX_SEGMENTS`] if that is anywhere.
     segment: u16,
     length: u16,
@@ -241,7 +251,7 @@ impl Pieces {
                 sort_by_segment(row, places, &counts, row_columns);
                 let (row_pieces, rest) = std::mem::take(&mut pieces).split_at_mut(num_pieces(&counts) as usize);
                 pieces = rest;
-                for (piece, cut) in row_pieces.iter_mut().zip(cut_row(&counts)) {
+                for (piece, cut) in row_pieces.iter_mut().zip(cut_row(node, &counts)) {
                     *piece = cut;
                 }
             }
@@ -250,18 +260,34 @@ impl Pieces {
         Ok(Self { row_offsets, pieces, columns })
     }
 
-    /// Returns the pieces of each segment, and last those from anywhere, by descending length.
+    /// Returns the pieces of each segment, and last those from anywhere, by windows of rows and then by length: descending in
+    /// one window and ascending in the next, so that lengths do not jump between them.
     fn by_segment(&self) -> Vec<Vec<u32>> {
         let mut of_segments = vec![Vec::new(); MAX_SEGMENTS + 1];
         for (index, piece) in (0..).zip(&self.pieces) {
             of_segments[usize::from(piece.segment)].push(index);
         }
-        let length = |index: u32| self.pieces[index as usize].length;
-        let by_length = |indices: &mut Vec<u32>| {
-            indices.par_sort_unstable_by_key(|&index| (std::cmp::Reverse(length(index)), index));
+        let key = |index: u32| {
+            let Piece { row, length, .. } = self.pieces[index as usize];
+            let window = row / WINDOW_ROWS;
+            (window, if window.is_multiple_of(2) { u16::MAX - length } else { length }, index)
         };
+        let by_length = |indices: &mut Vec<u32>| indices.par_sort_unstable_by_key(|&index| key(index));
         of_segments.iter_mut().for_each(by_length);
         of_segments
+    }
+
+    /// Returns the number of the sum of each piece. The pieces of each segment begin a slice.
+    fn positions(&self, by_segment: &[Vec<u32>]) -> Vec<u32> {
+        let mut positions = vec![0; self.pieces.len()];
+        let mut begin = 0;
+        for pieces in by_segment {
+            for (position, &piece) in (begin..).zip(pieces) {
+                positions[piece as usize] = position;
+            }
+            begin += pieces.len().next_multiple_of(LANES) as u32;
+        }
+        positions
     }
 
     /// Returns the places of a piece. `offsets` are [`column_offsets`](Self::column_offsets).
@@ -298,18 +324,47 @@ fn sort_by_segment(row: &[u32], places: &[u32], counts: &RowCounts, columns: &mu
 }
 
 /// Returns the pieces of a row: as few as there can be, of about the same length.
-fn cut_row(counts: &RowCounts) -> impl Iterator<Item = Piece> + '_ {
-    counts.iter().enumerate().flat_map(|(segment, &count)| {
+fn cut_row(row: u32, counts: &RowCounts) -> impl Iterator<Item = Piece> + '_ {
+    counts.iter().enumerate().flat_map(move |(segment, &count)| {
         let pieces = count.div_ceil(max_piece(segment));
         let length = move |piece| count / pieces + u32::from(piece < count % pieces);
-        (0..pieces).map(move |piece| Piece { segment: segment as u16, length: length(piece) as u16 })
+        (0..pieces).map(move |piece| Piece { row, segment: segment as u16, length: length(piece) as u16 })
     })
 }
 
+/// Orders the columns of each lane so that lanes that read shared memory together read different banks, where they can.
+fn spread_over_banks<C: Copy + Into<u32>>(lanes: &mut [Vec<C>; LANES]) {
+    for together in lanes.chunks_mut(BANKS) {
+        let longest = together.iter().map(Vec::len).max().unwrap_or(0);
+        for position in 0..longest {
+            let mut taken = [false; BANKS];
+            // Another lane is the first to choose each time.
+            for turn in 0..BANKS {
+                let lane = &mut together[(position + turn) % BANKS];
+                let Some(left) = lane.get_mut(position..).filter(|left| !left.is_empty()) else { continue };
+                let bank = |column: C| column.into() as usize % BANKS;
+                let free = left.iter().position(|&column| !taken[bank(column)]);
+                left.swap(0, free.unwrap_or(0));
+                taken[bank(left[0])] = true;
+            }
+        }
+    }
+}
+
 impl Slices {
-    /// Packs the pieces of each segment, which are in the order of descending lengths. `column` returns that of a place, and
-    /// `absent` is the column where there is no arc. Returns the slices of each segment too.
-    fn pack<C: Column + TryFrom<u32>>(
+    /// The number of slices.
+    pub(super) fn len(&self) -> u32 {
+        self.begins.len() as u32 - 1
+    }
+
+    /// Returns the first step of a slice, and its number. That after the last begins at the end.
+    pub(super) fn begin(&self, slice: u32) -> [u32; 2] {
+        [self.begins[slice as usize], slice]
+    }
+
+    /// Packs the pieces of each segment, in their order. `column` returns that of a place, and `absent` is the column where
+    /// there is no arc. Returns the slices of each segment too.
+    fn pack<C: Column + Into<u32> + TryFrom<u32>>(
         segments: &[Vec<u32>],
         pieces: &Pieces,
         column: impl Fn(u32) -> u32 + Sync,
@@ -321,8 +376,8 @@ impl Slices {
         let (mut slices, mut steps) = (Vec::new(), 0);
         for segment in segments {
             for slice in segment.chunks(LANES) {
-                let columns = C::OF_PIECE + usize::from(pieces.pieces[slice[0] as usize].length);
-                let of_slice = columns.div_ceil(STEP_COLUMNS) as u32;
+                let longest = slice.iter().map(|&piece| pieces.pieces[piece as usize].length).max();
+                let of_slice = u32::from(longest.expect("chunks are not empty")).div_ceil(STEP_COLUMNS as u32);
                 slices.push((slice, of_slice));
                 steps += of_slice;
                 begins.push(steps);
@@ -339,22 +394,26 @@ impl Slices {
         }
         let offsets = pieces.column_offsets();
         tasks.into_par_iter().with_min_len(64).try_for_each_init(
-            || CancelCheck::new(context),
-            |cancel_check, (slice, columns)| {
+            || (CancelCheck::new(context), std::array::from_fn(|_| Vec::new())),
+            |(cancel_check, lanes), (slice, columns)| {
                 cancel_check.spend(columns.len())?;
+                for (lane, of_lane) in lanes.iter_mut().enumerate() {
+                    let places = slice.get(lane).map_or(&[][..], |&piece| pieces.places(piece, &offsets));
+                    of_lane.clear();
+                    of_lane.extend(places.iter().map(|&place| narrow(column(place))));
+                }
+                if C::IS_NEAR {
+                    spread_over_banks(lanes);
+                }
                 columns.fill(narrow(absent));
                 let last_step = columns.len() / (LANES * STEP_COLUMNS) - 1;
-                for lane in 0..LANES {
+                for (lane, of_lane) in lanes.iter().enumerate() {
                     let index =
                         |number: usize| (number / STEP_COLUMNS * LANES + lane) * STEP_COLUMNS + number % STEP_COLUMNS;
-                    let piece = slice.get(lane).copied();
-                    let number = [piece.unwrap_or(NO_PIECE)];
-                    columns[index(0)..][..C::OF_PIECE].copy_from_slice(bytemuck::cast_slice(&number));
-                    let places = piece.map_or(&[][..], |piece| pieces.places(piece, &offsets));
-                    for (number, &place) in (C::OF_PIECE..).zip(places) {
-                        columns[index(number)] = narrow(column(place));
+                    for (number, &column) in of_lane.iter().enumerate() {
+                        columns[index(number)] = column;
                     }
-                    columns[index(C::OF_PIECE.max(last_step * STEP_COLUMNS))] |= C::LAST;
+                    columns[index(last_step * STEP_COLUMNS)] |= C::LAST;
                 }
                 Ok::<_, KernelError>(())
             },
@@ -380,7 +439,7 @@ mod tests {
         CsrGraph::from_edges(nodes as usize, &edges, direction).unwrap()
     }
 
-    /// Adds up the pieces of some slices as a GPU does.
+    /// Adds up the pieces of some slices as a GPU does. `sums` are those of all slices.
     fn sum_slices<C: Column + Into<u32>>(
         slices: &Slices,
         of: Range<u32>,
@@ -391,26 +450,44 @@ mod tests {
         let mask = C::LAST.into() - 1;
         for slice in of.start as usize..of.end as usize {
             for lane in 0..LANES {
-                let mut piece = None;
                 let mut sum = 0;
-                for step in slices.begins[slice] as usize..slices.begins[slice + 1] as usize {
+                let steps = slices.begins[slice] as usize..slices.begins[slice + 1] as usize;
+                for step in steps.clone() {
                     let of_step = &columns[(step * LANES + lane) * STEP_COLUMNS..][..STEP_COLUMNS];
-                    let first = if piece.is_none() { C::OF_PIECE } else { 0 };
-                    let number = piece.get_or_insert_with(|| {
-                        bytemuck::pod_read_unaligned(bytemuck::cast_slice(&of_step[..C::OF_PIECE]))
-                    });
-                    sum += of_step[first..].iter().map(|&column| value(column.into() & mask)).sum::<u64>();
-                    if of_step[first].into() >= C::LAST.into() {
-                        match *number {
-                            NO_PIECE => assert_eq!(sum, 0),
-                            number => sums[number as usize] = sum,
-                        }
-                        (piece, sum) = (None, 0);
-                    }
+                    sum += of_step.iter().map(|&column| value(column.into() & mask)).sum::<u64>();
+                    assert_eq!(of_step[0].into() >= C::LAST.into(), step + 1 == steps.end);
                 }
-                assert!(piece.is_none(), "a slice ends with its last step");
+                sums[slice * LANES + lane] = sum;
             }
         }
+    }
+
+    #[test]
+    fn lanes_read_different_banks_where_they_can() {
+        let random = SplitMix64::new(4);
+        let mut lanes: [Vec<u32>; LANES] =
+            std::array::from_fn(|lane| (0..20 + lane % 3).map(|_| random.up_to(24_000) as u32).collect());
+        // The reads that wait for another lane of the same half to read the bank.
+        let waits = |lanes: &[Vec<u32>; LANES]| -> usize {
+            let mut waits = 0;
+            for (half, position) in lanes.chunks(BANKS).flat_map(|half| (0..22).map(move |position| (half, position))) {
+                let mut reads = [0; BANKS];
+                for column in half.iter().filter_map(|lane| lane.get(position)) {
+                    reads[*column as usize % BANKS] += 1;
+                }
+                waits += reads.iter().max().unwrap() - 1;
+            }
+            waits
+        };
+        let sorted = |lanes: &[Vec<u32>; LANES]| {
+            let mut lanes = lanes.clone();
+            lanes.iter_mut().for_each(|lane| lane.sort_unstable());
+            lanes
+        };
+        let (before, unordered) = (waits(&lanes), sorted(&lanes));
+        spread_over_banks(&mut lanes);
+        assert_eq!(sorted(&lanes), unordered);
+        assert!(waits(&lanes) * 2 < before, "{} of {before} waits", waits(&lanes));
     }
 
     #[test]
@@ -434,20 +511,22 @@ mod tests {
             assert!(nodes_by_place.is_sorted_by_key(|node| std::cmp::Reverse(degree(node))));
 
             let value = |place: u32| nodes_by_place.get(place as usize).map_or(0, |&node| u64::from(node) + 1);
-            let mut sums = vec![u64::MAX; rows.piece_offsets[nodes as usize] as usize];
+            let slices = [&rows.near, &rows.far].map(|slices| slices.len());
+            let mut sums = vec![u64::MAX; (slices[0] + slices[1]) as usize * LANES];
+            let (near_sums, far_sums) = sums.split_at_mut(slices[0] as usize * LANES);
             assert_eq!(rows.segments.len(), MAX_SEGMENTS);
             for (segment, slices) in (0..).zip(&rows.segments) {
                 let value =
                     |column: u32| if column == SEGMENT_NODES { 0 } else { value(segment * SEGMENT_NODES + column) };
-                sum_slices::<u16>(&rows.near, slices.clone(), value, &mut sums);
+                sum_slices::<u16>(&rows.near, slices.clone(), value, near_sums);
             }
-            let far_slices = rows.far.begins.len() as u32 - 1;
-            sum_slices::<u32>(&rows.far, 0..far_slices, value, &mut sums);
+            sum_slices::<u32>(&rows.far, 0..slices[1], value, far_sums);
             for node in 0..nodes {
                 let pieces = rows.piece_offsets[node as usize] as usize..rows.piece_offsets[node as usize + 1] as usize;
                 let row = graph.predecessors().row(node);
                 let expected: u64 = row.iter().map(|&node| u64::from(node) + 1).sum();
-                assert_eq!(sums[pieces.clone()].iter().sum::<u64>(), expected, "{node}");
+                let positions = &rows.positions[pieces.clone()];
+                assert_eq!(positions.iter().map(|&position| sums[position as usize]).sum::<u64>(), expected, "{node}");
                 // A piece is at most so long, and they are as few as that allows.
                 let most = row.len() / MAX_FAR_PIECE as usize + (MAX_SEGMENTS + 1).min(row.len());
                 assert!(pieces.len() <= most, "{node}: {} pieces of {} arcs", pieces.len(), row.len());

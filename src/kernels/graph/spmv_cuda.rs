@@ -1,7 +1,7 @@
 //! The host side of sparse matrix-vector products on CUDA; `spmv.cuh` describes the algorithm.
 
 use super::csr::CsrGraph;
-use super::spmv_segments_cuda::{self, SegmentedMatrix};
+use super::spmv_segments_cuda::{self, SegmentedMatrix, UPDATE_BLOCKS};
 use crate::cuda::{Arg, DeviceBuffer, Launch, Module};
 use crate::kernels::device::cancel::CancelSignal;
 use crate::kernels::device::radix_sort::{self, sort_with_indices};
@@ -43,7 +43,8 @@ pub(super) fn device_memory(nodes: u64, arcs: u64, width: u64) -> u64 {
     let products = nodes.saturating_add(chunks).saturating_mul(width).saturating_mul(8);
     let slots = nodes.saturating_add(u64::from(TOP_PLACES)).max(SegmentedMatrix::slots(0).into());
     let contributions = slots.saturating_mul(width).saturating_mul(16);
-    let sums = MAX_MULTIPROCESSORS.saturating_mul(u64::from(BLOCKS_PER_MULTIPROCESSOR) * 16).saturating_mul(width);
+    let blocks = MAX_MULTIPROCESSORS * u64::from(BLOCKS_PER_MULTIPROCESSOR.max(UPDATE_BLOCKS));
+    let sums = (blocks * 16).saturating_mul(width);
     let segments = spmv_segments_cuda::device_memory(nodes, arcs, width);
     [placed, products, contributions, sums, segments].into_iter().fold(index, u64::saturating_add)
 }
@@ -122,7 +123,7 @@ impl Matrix {
             };
             match &self.form {
                 Form::Chunks(matrix) => matrix.multiply(self, &part, cuda)?,
-                Form::Segments(matrix) => matrix.multiply(self.module, self.nodes, &part, &self.cancel, cuda)?,
+                Form::Segments(matrix) => matrix.multiply(self.module, &part, &self.cancel, cuda)?,
             }
         }
         Ok(())
@@ -132,7 +133,7 @@ impl Matrix {
     fn products_of_vector(&self) -> [usize; 2] {
         match &self.form {
             Form::Chunks(chunked) => [self.nodes as usize, chunked.chunks as usize],
-            Form::Segments(segmented) => [segmented.pieces as usize, 0],
+            Form::Segments(segmented) => [segmented.sums as usize, 0],
         }
     }
 
@@ -157,15 +158,23 @@ impl Matrix {
             Form::Chunks(ChunkedMatrix { chunks, offsets, ranks, .. }) => {
                 vec![nodes, chunks, slots, width, offsets, ranks, places, sums, &products.carries]
             }
-            Form::Segments(SegmentedMatrix { pieces, piece_offsets, .. }) => {
-                vec![nodes, pieces, slots, width, piece_offsets, places, sums]
+            Form::Segments(SegmentedMatrix { sums: sums_of_vector, piece_offsets, positions, .. }) => {
+                vec![nodes, sums_of_vector, slots, width, piece_offsets, positions, places, sums]
             }
         }
     }
 
     /// The shape of a launch over all nodes.
     pub(super) fn over_nodes(&self) -> Launch {
-        Launch::elements(self.nodes as usize, node_blocks(self.multiprocessors))
+        Launch::elements(self.nodes as usize, self.node_blocks())
+    }
+
+    /// The most blocks of such a launch.
+    fn node_blocks(&self) -> u32 {
+        match self.form {
+            Form::Chunks(_) => node_blocks(self.multiprocessors),
+            Form::Segments(_) => self.multiprocessors * UPDATE_BLOCKS,
+        }
     }
 
     /// Allocates the contributions to `width` vectors.
@@ -331,7 +340,7 @@ impl Products {
         Ok(Self {
             sums: cuda.alloc(sums * width)?,
             carries: cuda.alloc(carries * width)?,
-            block_sums: cuda.alloc(2 * node_blocks(matrix.multiprocessors) as usize * width)?,
+            block_sums: cuda.alloc(2 * matrix.node_blocks() as usize * width)?,
             blocks_done: cuda.zeroed(1)?,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::segmented::{MAX_SEGMENTS, MIN_ARCS, SEGMENT_NODES, SegmentedRows};
+use super::segmented::{LANES, MAX_SEGMENTS, MIN_ARCS, SEGMENT_NODES, SegmentedRows, Slices};
 use super::spmv_cuda::VectorsOfLaunch;
 use crate::cuda::{Arg, DeviceBuffer, Launch, Module};
 use crate::kernels::device::cancel::CancelSignal;
@@ -12,27 +12,30 @@ use crate::service::{KernelError, LaunchContext};
 /// `SPMV_MULTIPLY_THREADS` of `spmv.cuh`, and the warps of that.
 const THREADS: u32 = 1024;
 const WARPS: u32 = THREADS / 32;
+/// Blocks of 256 threads that update nodes on a multiprocessor at a time, those of `SEGMENTS_UPDATE` of
+/// `spmv_segments.cuh`. Sums over nodes depend on it.
+pub(super) const UPDATE_BLOCKS: u32 = 6;
 /// The shared memory of a block: a segment's contributions, and a zero. `SEGMENT_NODES` of `spmv_segments.cuh` is the same.
 const SHARED_BYTES: u32 = (SEGMENT_NODES + 1) * 8;
-/// The time of a slice beyond that of its steps, in steps.
-const SLICE_STEPS: f64 = 0.5;
 /// The time of a step of a warp whose contributions come from anywhere, in steps of segments.
-const FAR_STEP: f64 = 1.0;
+const FAR_STEP: f64 = 1.25;
 
-/// Bytes of the rows by segments that are not those of the stored graph, and of the sums of pieces, at most.
+/// Bytes of the rows by segments that are not those of the stored graph, and of the sums of slices, at most.
 pub(super) fn device_memory(nodes: u64, arcs: u64, width: u64) -> u64 {
     if arcs < MIN_ARCS {
         return 0;
     }
-    // Each piece takes two words at least of what the form may have.
-    let pieces = SegmentedRows::bytes(nodes, arcs) / 8;
-    SegmentedRows::bytes(nodes, arcs).saturating_add(pieces.saturating_mul(width).saturating_mul(8))
+    // Each sum is of a lane's step, which takes two words at least of what the form may have.
+    let sums = SegmentedRows::bytes(nodes, arcs) / 8;
+    SegmentedRows::bytes(nodes, arcs).saturating_add(sums.saturating_mul(width).saturating_mul(8))
 }
 
 /// The rows by segments on a device.
 pub(super) struct SegmentedMatrix {
-    pub(super) pieces: u32,
+    /// The number of sums, one for each lane of a slice.
+    pub(super) sums: u32,
     pub(super) piece_offsets: DeviceBuffer<u32>,
+    pub(super) positions: DeviceBuffer<u32>,
     pub(super) places: DeviceBuffer<u32>,
     near_steps: DeviceBuffer<u32>,
     far_steps: DeviceBuffer<u32>,
@@ -40,7 +43,7 @@ pub(super) struct SegmentedMatrix {
     far_warps: u32,
     /// The segment of each block.
     block_segments: DeviceBuffer<u32>,
-    /// The first step of each warp.
+    /// The first step and the first slice of each warp, and the end.
     near_begins: DeviceBuffer<u32>,
     far_begins: DeviceBuffer<u32>,
 }
@@ -61,32 +64,31 @@ impl SegmentedMatrix {
     pub(super) fn new(rows: &SegmentedRows, cuda: &mut LaunchContext<'_>) -> Result<Self, KernelError> {
         let shares = Shares::new(rows, cuda.device().multiprocessors);
         Ok(Self {
-            pieces: rows.piece_offsets[rows.piece_offsets.len() - 1],
+            sums: (rows.near.len() + rows.far.len()) * LANES as u32,
             piece_offsets: cuda.input(&rows.piece_offsets)?,
+            positions: cuda.input(&rows.positions)?,
             places: cuda.input(&rows.places)?,
             near_steps: cuda.input(&rows.near.steps)?,
             far_steps: cuda.input(&rows.far.steps)?,
             blocks: shares.block_segments.len() as u32,
             far_warps: shares.far_warps,
             block_segments: cuda.upload(&shares.block_segments)?,
-            near_begins: cuda.upload(&shares.near_begins)?,
-            far_begins: cuda.upload(&shares.far_begins)?,
+            near_begins: cuda.upload(shares.near_begins.as_flattened())?,
+            far_begins: cuda.upload(shares.far_begins.as_flattened())?,
         })
     }
 
-    /// Launches the product with one vector, which fills the sums of all pieces.
+    /// Launches the product with one vector, which fills the sums of all slices.
     pub(super) fn multiply(
         &self,
         module: &'static Module,
-        nodes: u32,
         vector: &VectorsOfLaunch,
         cancel: &CancelSignal,
         cuda: &mut LaunchContext<'_>,
     ) -> Result<(), KernelError> {
         let Self { far_warps, block_segments, near_begins, near_steps, far_begins, far_steps, .. } = self;
         let VectorsOfLaunch { states, from, sums, .. } = vector;
-        let args: [&dyn Arg; 12] = [
-            &nodes,
+        let args: [&dyn Arg; 11] = [
             far_warps,
             block_segments,
             near_begins,
@@ -108,14 +110,14 @@ impl SegmentedMatrix {
 struct Shares {
     far_warps: u32,
     block_segments: Vec<u32>,
-    near_begins: Vec<u32>,
-    far_begins: Vec<u32>,
+    near_begins: Vec<[u32; 2]>,
+    far_begins: Vec<[u32; 2]>,
 }
 
 impl Shares {
     /// Divides the slices among warps so that all take about the same time.
     fn new(rows: &SegmentedRows, blocks: u32) -> Self {
-        let all_far = 0..rows.far.begins.len() as u32 - 1;
+        let all_far = 0..rows.far.len();
         let costs: Vec<f64> = rows.segments.iter().map(|slices| cost(&rows.near.begins, slices)).collect();
         let (near, far) = (costs.iter().sum::<f64>(), FAR_STEP * cost(&rows.far.begins, &all_far));
         let far_warps = (f64::from(WARPS) * far / (near + far)).round() as u32;
@@ -126,19 +128,19 @@ impl Shares {
         let (mut block_segments, mut near_begins) = (Vec::new(), Vec::new());
         for ((segment, slices), &blocks) in (0..).zip(&rows.segments).zip(&counts) {
             block_segments.extend(std::iter::repeat_n(segment, blocks as usize));
-            near_begins.extend(cut(&rows.near.begins, slices, blocks * near_warps));
+            near_begins.extend(cut(&rows.near, slices, blocks * near_warps));
         }
-        near_begins.push(rows.near.begins[rows.near.begins.len() - 1]);
-        let mut far_begins: Vec<u32> = cut(&rows.far.begins, &all_far, blocks * far_warps).collect();
-        far_begins.push(rows.far.begins[all_far.end as usize]);
+        near_begins.push(rows.near.begin(rows.near.len()));
+        let far_begins = cut(&rows.far, &all_far, blocks * far_warps).chain([rows.far.begin(all_far.end)]);
+        // Their sums come after those of the slices from segments.
+        let far_begins = far_begins.map(|[step, slice]| [step, rows.near.len() + slice]).collect();
         Self { far_warps, block_segments, near_begins, far_begins }
     }
 }
 
 /// The time of some slices, which begin at these steps, in steps.
 fn cost(begins: &[u32], slices: &Range<u32>) -> f64 {
-    let steps = begins[slices.end as usize] - begins[slices.start as usize];
-    f64::from(steps) + SLICE_STEPS * slices.len() as f64
+    f64::from(begins[slices.end as usize] - begins[slices.start as usize])
 }
 
 /// Divides blocks in proportion to costs; each cost but 0 gets one at least. There are at least as many blocks as costs.
@@ -152,15 +154,15 @@ fn divide(costs: &[f64], blocks: u32) -> Vec<u32> {
     counts
 }
 
-/// Returns where the parts of some slices begin that so many warps take, of about the same cost.
-fn cut<'a>(begins: &'a [u32], slices: &'a Range<u32>, warps: u32) -> impl Iterator<Item = u32> + 'a {
-    let all = cost(begins, slices);
-    let mut slice = slices.start;
+/// Returns the first step and the first slice of the parts of some slices that so many warps take, of about the same cost.
+fn cut<'a>(slices: &'a Slices, range: &'a Range<u32>, warps: u32) -> impl Iterator<Item = [u32; 2]> + 'a {
+    let all = cost(&slices.begins, range);
+    let mut slice = range.start;
     (0..warps).map(move |warp| {
         let before = all * f64::from(warp) / f64::from(warps);
-        while slice < slices.end && cost(begins, &(slices.start..slice)) < before {
+        while slice < range.end && cost(&slices.begins, &(range.start..slice)) < before {
             slice += 1;
         }
-        begins[slice as usize]
+        slices.begin(slice)
     })
 }

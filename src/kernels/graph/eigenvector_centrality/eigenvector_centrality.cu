@@ -48,10 +48,10 @@ extern "C" __global__ void SPMV eigenvector_update(u32 nodes, u32 chunks, u32 sl
 }
 
 // The same after segments_multiply.
-extern "C" __global__ void SPMV eigenvector_update_segments(u32 nodes, u32 pieces, u32 slots, u32 width,
-    const u32* piece_offsets, const u32* places, const double* sums, const IterationState* states, double* values,
-    double* norm, double2* block_sums, u32* blocks_done) {
-    const PieceSums row_sums = {nodes, pieces, piece_offsets, sums};
+extern "C" __global__ void SEGMENTS_UPDATE eigenvector_update_segments(u32 nodes, u32 sums_of_vector, u32 slots,
+    u32 width, const u32* piece_offsets, const u32* positions, const u32* places, const double* sums,
+    const IterationState* states, double* values, double* norm, double2* block_sums, u32* blocks_done) {
+    const PieceSums row_sums = {nodes, sums_of_vector, piece_offsets, positions, sums};
     update_product(row_sums, states, values, norm, block_sums, blocks_done);
 }
 

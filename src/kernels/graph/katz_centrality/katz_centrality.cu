@@ -51,10 +51,11 @@ extern "C" __global__ void SPMV katz_update(u32 nodes, u32 chunks, u32 slots, u3
 }
 
 // The same after segments_multiply.
-extern "C" __global__ void SPMV katz_update_segments(u32 nodes, u32 pieces, u32 slots, u32 width,
-    const u32* piece_offsets, const u32* places, const double* sums, IterationState* states, double alpha,
-    const double* betas, double* values, double* to, double* squares, double2* block_sums, u32* blocks_done) {
-    const PieceSums row_sums = {nodes, pieces, piece_offsets, sums};
+extern "C" __global__ void SEGMENTS_UPDATE katz_update_segments(u32 nodes, u32 sums_of_vector, u32 slots, u32 width,
+    const u32* piece_offsets, const u32* positions, const u32* places, const double* sums, IterationState* states,
+    double alpha, const double* betas, double* values, double* to, double* squares, double2* block_sums,
+    u32* blocks_done) {
+    const PieceSums row_sums = {nodes, sums_of_vector, piece_offsets, positions, sums};
     update_scores(row_sums, {alpha, betas, places, values, to}, states, squares, block_sums, blocks_done);
 }
 

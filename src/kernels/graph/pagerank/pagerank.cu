@@ -107,12 +107,12 @@ extern "C" __global__ void SPMV pagerank_update(u32 nodes, u32 chunks, u32 slots
 }
 
 // The same after segments_multiply.
-extern "C" __global__ void SPMV pagerank_update_segments(u32 nodes, u32 pieces, u32 slots, u32 width,
-    const u32* piece_offsets, const u32* places, const double* sums, double uniform, const double* inverse_degrees,
-    const double* weights, IterationState* states, Vector* vectors, double* ranks, double* to, double2* block_sums,
-    u32* blocks_done) {
+extern "C" __global__ void SEGMENTS_UPDATE pagerank_update_segments(u32 nodes, u32 sums_of_vector, u32 slots, u32 width,
+    const u32* piece_offsets, const u32* positions, const u32* places, const double* sums, double uniform,
+    const double* inverse_degrees, const double* weights, IterationState* states, Vector* vectors, double* ranks,
+    double* to, double2* block_sums, u32* blocks_done) {
     const UpdateRank update = {
         nodes, {slots, width, false}, places, uniform, inverse_degrees, weights, vectors, ranks, to};
-    const PieceSums row_sums = {nodes, pieces, piece_offsets, sums};
+    const PieceSums row_sums = {nodes, sums_of_vector, piece_offsets, positions, sums};
     update_ranks(row_sums, update, states, vectors, block_sums, blocks_done);
 }
