@@ -13,13 +13,13 @@ use tower_kernels::service::{Buffer, KernelRegistry, KernelRequest, KernelServic
 #[derive(Clone)]
 struct Hypot;
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Legs {
     x: Buffer<f32>,
     y: Buffer<f32>,
 }
 
-#[derive(Serialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Sides {
     z: Buffer<f32>,
 }

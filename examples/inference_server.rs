@@ -59,12 +59,12 @@ impl Kernel for Identity {
 /// Keeps a worker for a time, in milliseconds.
 struct Sleep;
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Millis {
     millis: u64,
 }
 
-#[derive(Serialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Slept {
     millis: Buffer<u64>,
 }

@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tower::{Service, ServiceExt};
 use tower_kernels::backends::Local;
 use tower_kernels::backends::cpu::{CpuBackend, CpuConfig};
@@ -44,7 +44,7 @@ const OPERATIONS_PER_NANOSECOND: u64 = 5000;
 const SHORT: u64 = 50_000;
 const LONG: u64 = 100 * SHORT;
 
-#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, JsonSchema)]
 struct Job {
     nanos: u64,
     /// Whether its cost says how long it takes.

@@ -27,7 +27,7 @@ pub(crate) struct HoldInput {
     pub(crate) waits: bool,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct HoldOutput {
     /// How long it was, for each block.
     pub(crate) nanoseconds: Buffer<u64>,

@@ -14,10 +14,10 @@ static EMPTY: Module = unsafe { Module::from_ptx("bench/empty", crate::EMPTY_PTX
 
 pub(crate) struct Empty;
 
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Nothing {}
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Done {}
 
 impl Kernel for Empty {
@@ -50,14 +50,14 @@ static PRICING: LazyLock<Module> =
 /// Option pricing in double precision, with a wait between its phases: how long each takes by itself.
 pub(crate) struct Phases;
 
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct PhasesInput {
     pub(crate) inputs: Vec<Buffer<f64>>,
     pub(crate) kinds: Buffer<u8>,
 }
 
 /// Milliseconds.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct PhasesOutput {
     pub(crate) upload: f64,
     pub(crate) kernel: f64,

@@ -20,10 +20,10 @@ pub(crate) struct Probe<F> {
     pub(crate) run: F,
 }
 
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Nothing {}
 
-#[derive(Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Values {
     pub(crate) values: Buffer<f64>,
 }

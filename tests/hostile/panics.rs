@@ -79,7 +79,7 @@ fn explode(bomb: u32) -> ! {
     if bomb == 1 { std::panic::panic_any(Bomb(3)) } else { panic!("{SECRET}") }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize)]
 struct Place(u32);
 
 impl<'de> Deserialize<'de> for Place {
@@ -92,7 +92,7 @@ impl<'de> Deserialize<'de> for Place {
     }
 }
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Input {
     #[schemars(with = "u32")]
     place: Place,
@@ -113,7 +113,7 @@ impl Drop for Input {
     }
 }
 
-#[derive(JsonSchema)]
+#[derive(Deserialize, JsonSchema)]
 struct Output {
     place: u32,
     bomb: u32,
@@ -198,7 +198,7 @@ impl Kernel for Panics {
 /// A kernel of whose input no schema can be made.
 struct NoSchema;
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct WithoutSchema {}
 
 impl JsonSchema for WithoutSchema {

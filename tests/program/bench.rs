@@ -26,7 +26,7 @@ const SAXPY: &str = r#"{"a": 2.0, "x": [1.0, 2.0], "y": [10.0, 20.0]}"#;
 #[derive(Clone, Default)]
 struct Moody(Arc<AtomicU64>);
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Mood {
     #[serde(default)]
     stall_at: u64,
@@ -36,7 +36,7 @@ struct Mood {
     fail_every: u64,
 }
 
-#[derive(Serialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Calls {
     calls: Buffer<u64>,
 }

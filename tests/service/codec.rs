@@ -69,7 +69,7 @@ impl Kernel for Echo {
 /// Takes anything and answers with a shape that tensors cannot have.
 struct Ragged;
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 struct Rows {
     rows: Vec<Vec<f64>>,
 }

@@ -60,7 +60,7 @@ async fn every_encoding_reaches_the_kernel_inline_and_on_a_worker() {
 /// Sleeps for as long as it is told to, whatever its cost says, and returns whether it ran on this thread.
 struct Sleeps(ThreadId);
 
-#[derive(Debug, serde::Deserialize, schemars::JsonSchema)]
+#[derive(Debug, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 struct Millis {
     millis: u64,
 }

@@ -23,7 +23,7 @@ pub(crate) struct Numbers {
     pub(crate) scale: Option<f64>,
 }
 
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Total {
     pub(crate) total: f64,
 }
@@ -57,7 +57,7 @@ impl Kernel for Sum {
     }
 }
 
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Nothing {}
 
 /// Reports that it has started, then runs until its context or the test stops it.

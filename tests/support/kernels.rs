@@ -44,12 +44,12 @@ pub(crate) fn registry() -> (Arc<KernelRegistry>, Naps) {
 /// Runs for as long as it is told to, or until its caller has left.
 struct Nap(Naps);
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Millis {
     millis: u64,
 }
 
-#[derive(Serialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Slept {
     millis: Buffer<u64>,
 }
@@ -116,14 +116,14 @@ impl Kernel for Panics {
 /// Returns the dot product of a query with each vector of a corpus.
 pub(crate) struct RowDot;
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RowDotInput {
     corpus: Operand<Vectors>,
     query: Buffer<f32>,
 }
 
-#[derive(Serialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 pub(crate) struct RowDotOutput {
     scores: Buffer<f32>,
 }

@@ -230,8 +230,15 @@ async fn a_run_that_measures_goes_on_where_it_was_if_the_device_is_lost_meanwhil
 }
 
 /// An output that takes long to encode.
-#[derive(schemars::JsonSchema)]
+#[derive(serde::Deserialize, schemars::JsonSchema)]
+#[serde(from = "u64")]
 struct SlowToEncode;
+
+impl From<u64> for SlowToEncode {
+    fn from(_: u64) -> Self {
+        Self
+    }
+}
 
 const ENCODING: Duration = Duration::from_millis(20);
 

@@ -49,11 +49,11 @@ static DECODED: Gate = Gate::new();
 static ENCODED: Gate = Gate::new();
 
 /// A number that stops at the gate when it is decoded, if it is not zero.
-#[derive(Clone, Copy, Debug, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, Serialize, schemars::JsonSchema)]
 struct Decoded(u64);
 
 /// A number that stops at the gate when it is encoded, if it is not zero.
-#[derive(Clone, Copy, Debug, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, Deserialize, schemars::JsonSchema)]
 struct Encoded(u64);
 
 impl<'de> Deserialize<'de> for Decoded {
@@ -75,7 +75,7 @@ impl Serialize for Encoded {
     }
 }
 
-#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, schemars::JsonSchema)]
 struct Input {
     decoded: Decoded,
     encoded: u64,
@@ -84,7 +84,7 @@ struct Input {
     padding: String,
 }
 
-#[derive(Serialize, schemars::JsonSchema)]
+#[derive(Serialize, Deserialize, schemars::JsonSchema)]
 struct Output {
     decoded: u64,
     encoded: Encoded,

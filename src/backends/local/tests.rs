@@ -26,7 +26,7 @@ const CPU: u32 = u32::MAX;
 const CPU_ONLY: u64 = 1_234_567;
 
 /// A job with a number, which takes so many milliseconds on a device and none on the CPU.
-#[derive(Clone, Copy, Debug, serde::Deserialize, schemars::JsonSchema)]
+#[derive(Clone, Copy, Debug, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
 struct Work {
     id: u64,
     millis: u64,

@@ -25,7 +25,7 @@ struct Scripted {
     cost: Cost,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, JsonSchema)]
 enum Act {
     Respond,
     Never,
@@ -33,7 +33,7 @@ enum Act {
     Panic,
 }
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 struct Done {}
 
 impl Kernel for Scripted {

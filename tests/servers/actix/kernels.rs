@@ -21,10 +21,10 @@ pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
     System::new().block_on(async { tokio::time::timeout(SOON, test).await.expect("an end in time") })
 }
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Nothing {}
 
-#[derive(Serialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Done {
     done: bool,
 }

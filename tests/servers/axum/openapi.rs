@@ -222,7 +222,7 @@ async fn tensors_are_in_the_document_as_in_requests_and_responses() {
 mod same_names {
     use super::*;
 
-    #[derive(Deserialize, JsonSchema)]
+    #[derive(Serialize, Deserialize, JsonSchema)]
     #[allow(dead_code)]
     pub(super) struct Input {
         node: Node,
@@ -262,7 +262,7 @@ mod same_names {
             weight: f64,
         }
 
-        #[derive(Serialize, JsonSchema)]
+        #[derive(Serialize, Deserialize, JsonSchema)]
         pub(in super::super) struct Output {
             #[serde(rename(serialize = "written", deserialize = "read"))]
             nodes: Vec<Node>,

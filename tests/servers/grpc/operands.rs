@@ -9,7 +9,7 @@ use http_body::Frame;
 use http_body_util::StreamBody;
 use prost::Message as _;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::oneshot;
@@ -487,7 +487,7 @@ struct Hold {
     release: Mutex<mpsc::Receiver<()>>,
 }
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Held {
     x: Buffer<f64>,
 }

@@ -128,12 +128,12 @@ impl Deref for Server {
 /// Answers with a text of so many bytes.
 struct Fill;
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Length {
     bytes: usize,
 }
 
-#[derive(Serialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Text {
     text: String,
 }

@@ -27,13 +27,13 @@ const LONG: Duration = Duration::from_secs(600);
 #[derive(Clone, Default)]
 struct Identity(Arc<Mutex<Vec<usize>>>);
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Input {
     bytes: Buffer<u8>,
     x: Buffer<f64>,
 }
 
-#[derive(Serialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Output {
     x: Buffer<f64>,
     filled: Buffer<f32>,

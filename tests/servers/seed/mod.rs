@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tower_kernels::service::{Cost, InvalidInput, Kernel, KernelError, KernelInfo, KernelRegistry, RunContext};
 
@@ -64,7 +64,7 @@ fn assert_shape(response: &Value, page: &Value) {
 /// Sleeps for as many milliseconds as it is told to, or until its caller has left.
 struct Nap;
 
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct Millis {
     millis: u64,
 }

@@ -14,10 +14,10 @@ pub(crate) const GREEDY: &str = "soak/greedy";
 /// What [`Panic`] says.
 const WORDS: &str = "as it was told to";
 
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Nothing {}
 
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
 pub(crate) struct Never {}
 
 /// Panics, on a device with work under way.
