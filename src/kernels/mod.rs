@@ -187,13 +187,16 @@ catalogue! {
     "kernels-temporal": [temporal::volatility_analysis::VolatilityAnalysis],
 }
 
+#[cfg(all(test, feature = "kernels"))]
+mod transfer_tests;
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::service::{Encoding, Mode, Payload, RunContext};
 
     /// Larger inputs than the examples, with outputs of few and of many digits.
-    fn inputs(id: &str) -> Vec<String> {
+    pub(super) fn inputs(id: &str) -> Vec<String> {
         let list = |of: fn(usize) -> String| (0..5000).map(of).collect::<Vec<_>>().join(",");
         match id {
             "linalg/saxpy" => [list(|_| "1".to_owned()), list(|at| format!("-{}.7e-30", at + 1))]

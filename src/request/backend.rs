@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// The kind of hardware that runs a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "service", derive(serde::Serialize, schemars::JsonSchema))]
+#[cfg_attr(feature = "service", derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema))]
 #[non_exhaustive]
 pub enum BackendKind {
     /// The host's processors.

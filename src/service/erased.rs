@@ -2,7 +2,6 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::time::Instant;
 
 use schemars::Schema;
 use schemars::generate::SchemaSettings;
@@ -13,8 +12,11 @@ use super::LaunchContext;
 use super::codec::{PinnedMemory, decode_json, decode_tensors, decode_within, encode_json, encode_tensors};
 use super::payload::{Encoding, Typed};
 use super::shared_run::{MemberResults, Members};
-use super::{BatchKey, Cost, Footprint, InvalidInput, Job, Kernel, KernelError, OperandVersion, Payload, RunContext};
-use crate::request::RequestContext;
+use super::transfer::Transfer;
+use super::{
+    BatchKey, Cost, Footprint, InvalidInput, Job, Kernel, KernelError, OperandVersion, Payload, RunContext,
+    VersionLookup,
+};
 
 /// The decoded input of a kernel, or the merged jobs of a shared run, with the type erased.
 #[derive(Clone, Debug)]
@@ -60,6 +62,13 @@ pub(crate) trait ErasedKernel: Send + Sync {
         context: &RunContext<'_>,
     ) -> Result<Payload, KernelError>;
     fn schemas(&self) -> (Schema, Schema);
+    /// Writes the input of a single request, for another process.
+    fn transfer_input(&self, input: &Input) -> Result<Transfer, KernelError>;
+    /// Reads an input, and estimates its cost again. It is not validated.
+    fn receive_input(&self, transfer: Transfer, versions: &VersionLookup) -> Result<Input, KernelError>;
+    /// Writes the output of a single request, for another process.
+    fn transfer_output(&self, output: &Typed) -> Result<Transfer, KernelError>;
+    fn receive_output(&self, transfer: Transfer) -> Result<Typed, KernelError>;
 }
 
 impl<K: Kernel> ErasedKernel for K {
@@ -132,9 +141,7 @@ impl<K: Kernel> ErasedKernel for K {
         footprint: Option<Footprint>,
         context: &RunContext<'_>,
     ) -> Result<Payload, KernelError> {
-        let of_another_type =
-            || KernelError::kernel(format!("a value of type {} is not the kernel's output", output.type_name()));
-        let value = || (output.get() as &dyn Any).downcast_ref::<K::Output>().ok_or_else(of_another_type);
+        let value = || output_of::<K>(output);
         Ok(match encoding {
             Encoding::Json => {
                 let reserved = context.memory().filter(|memory| memory.is_limited()).zip(footprint);
@@ -153,6 +160,26 @@ impl<K: Kernel> ErasedKernel for K {
         let input = read.into_generator().into_root_schema_for::<K::Input>();
         (input, written.into_generator().into_root_schema_for::<K::Output>())
     }
+
+    fn transfer_input(&self, input: &Input) -> Result<Transfer, KernelError> {
+        Transfer::write(typed::<K>(&input.value)?)
+    }
+
+    fn receive_input(&self, transfer: Transfer, versions: &VersionLookup) -> Result<Input, KernelError> {
+        let value: K::Input = transfer.read(versions)?;
+        let cost = self.cost(&value);
+        Ok(Input { value: Typed::new(value), cost })
+    }
+
+    fn transfer_output(&self, output: &Typed) -> Result<Transfer, KernelError> {
+        Transfer::write(output_of::<K>(output)?)
+    }
+
+    fn receive_output(&self, transfer: Transfer) -> Result<Typed, KernelError> {
+        // No output has operands.
+        let none: VersionLookup = Arc::new(|_| None);
+        Ok(Typed::new(transfer.read::<K::Output>(&none)?))
+    }
 }
 
 /// Allows null where a schema has numbers that need not be integers.
@@ -169,6 +196,12 @@ fn typed<K: Kernel>(value: &Typed) -> Result<&K::Input, InvalidInput> {
     })
 }
 
+fn output_of<K: Kernel>(value: &Typed) -> Result<&K::Output, KernelError> {
+    (value.get() as &dyn Any)
+        .downcast_ref()
+        .ok_or_else(|| KernelError::kernel(format!("a value of type {} is not the kernel's output", value.type_name())))
+}
+
 /// Runs the members of a shared run.
 trait RunMembers: Kernel + Sized {
     /// Runs the members together whose deadline has not passed and whose host memory could be reserved.
@@ -181,14 +214,12 @@ trait RunMembers: Kernel + Sized {
         let mut inputs = Vec::with_capacity(jobs.len());
         let mut rejected = Vec::with_capacity(jobs.len());
         for job in jobs {
-            let is_late = job.deadline().is_some_and(|deadline| deadline <= *now.get_or_insert_with(Instant::now));
-            let reserved =
-                if is_late { Err(KernelError::DeadlineExceeded { started: false }) } else { job.reserve_run() };
-            if reserved.is_ok() {
+            let admitted = job.admit(&mut now);
+            if admitted.is_ok() {
                 let input = job.input().ok_or_else(|| InvalidInput::new("input", "not prepared"))?;
                 inputs.push(typed::<Self>(&input.value)?);
             }
-            rejected.push(reserved.err());
+            rejected.push(admitted.err());
         }
         let outputs = if inputs.is_empty() { Vec::new() } else { run(&inputs)? };
         if outputs.len() != inputs.len() {

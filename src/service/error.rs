@@ -174,7 +174,7 @@ impl KernelError {
     /// ```
     pub fn backend(error: impl AnyError + Into<BoxError>) -> Self {
         let classification = error.classify();
-        Self::Backend(Arc::new(BackendError { classification, error: error.into() }))
+        Self::Backend(Arc::new(BackendError::new(classification, error.into())))
     }
 }
 
@@ -186,6 +186,14 @@ pub struct BackendError {
 }
 
 impl BackendError {
+    pub(super) fn new(classification: Classification, error: BoxError) -> Self {
+        Self { classification, error }
+    }
+
+    pub(super) fn error(&self) -> &(dyn Error + 'static) {
+        &*self.error
+    }
+
     /// Returns the error itself if its type is `E`.
     pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
         self.error.downcast_ref()

@@ -40,7 +40,7 @@ pub struct Job {
     trace: Option<Box<TraceContext>>,
     pub(super) extensions: http::Extensions,
     /// The operands of the job's own request.
-    operands: RequestOperands,
+    pub(super) operands: RequestOperands,
     pub(super) input: Option<Input>,
     /// The error of decoding or validation.
     prepare_error: Option<Box<KernelError>>,

@@ -22,9 +22,14 @@ use super::{Cost, Footprint, InvalidInput, KernelError, KernelInfo, OperandVersi
 /// halves of a `rayon::join` (and so in two pieces of a parallel iterator), because rayon drops one of the payloads.
 pub trait Kernel: Send + Sync + 'static {
     /// The input.
-    type Input: DeserializeOwned + JsonSchema + Send + Sync + 'static;
+    ///
+    /// It is `Serialize` because a kernel can run in another process, to which its input crosses. What is read there must
+    /// be equal to what was written.
+    type Input: DeserializeOwned + Serialize + JsonSchema + Send + Sync + 'static;
     /// The output.
-    type Output: Serialize + JsonSchema + Send + Sync + 'static;
+    ///
+    /// It is `DeserializeOwned` because it crosses back from the process in which the kernel ran.
+    type Output: Serialize + DeserializeOwned + JsonSchema + Send + Sync + 'static;
 
     /// Describes the kernel: id, version, mode, and the backends that it has code for. Called once, at registration.
     fn info(&self) -> KernelInfo;

@@ -40,6 +40,8 @@ mod shared_run;
 #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
 mod signature;
 mod tensor;
+#[cfg_attr(not(test), allow(dead_code, unused_imports, reason = "for backends in other processes"))]
+mod transfer;
 mod unencoded;
 
 pub use crate::buffer::{Bf16, Buffer, DType, Element, F16};
@@ -78,7 +80,10 @@ pub use tensor::{Tensor, TensorError, Tensors};
 pub(crate) use codec::until_cancelled;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use codec::{CodecLoad, codec_load};
-pub(crate) use codec::{Offloaded, PinnedMemory, optional_sequence, read_all};
+pub(crate) use codec::{
+    Offloaded, PinnedMemory, array_of_section, is_transfer, optional_pairs, optional_sequence, read_all,
+    serialize_pairs,
+};
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use codec::{RawJson, decode_json, write_document};
 #[cfg(any(feature = "axum", feature = "hyper"))]
@@ -88,6 +93,8 @@ pub(crate) use document::{Request as ExecuteRequest, Response as ExecuteResponse
 #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
 pub(crate) use operands::REFERENCE_SUFFIX;
 pub(crate) use operands::RequestOperands;
+#[cfg_attr(not(test), allow(unused_imports, reason = "for backends in other processes"))]
+pub(crate) use operands::VersionLookup;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use operands::{operand_name_schema, operand_version_schema};
 #[cfg(test)]
@@ -102,3 +109,5 @@ pub(crate) use run_times::FIRST_RUNS;
 pub(crate) use shared_run::{MemberResult, MemberResults, MergeKey};
 #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
 pub(crate) use signature::{ElementType, Signature, TensorSpec};
+#[allow(unused_imports, reason = "for backends in other processes")]
+pub(crate) use transfer::{Transfer, TransferError, read_error, write_error};

@@ -381,7 +381,7 @@ impl RegisteredKernel {
         self.guarded(|kernel| kernel.modules()).unwrap_or_default()
     }
 
-    fn guarded<T>(&self, work: impl FnOnce(&dyn ErasedKernel) -> T) -> Result<T, KernelError> {
+    pub(super) fn guarded<T>(&self, work: impl FnOnce(&dyn ErasedKernel) -> T) -> Result<T, KernelError> {
         catch_panic(|| work(&*self.0.kernel)).map_err(|panicked| self.panicked(panicked))
     }
 

@@ -24,6 +24,16 @@ impl MemberResults {
         Typed::new(Self(results))
     }
 
+    /// Returns the outputs of a shared run whose members have typed payloads.
+    pub(super) fn typed(output: &Typed) -> Vec<Result<Typed, KernelError>> {
+        let results = output.downcast::<Self>();
+        let typed = |result: &MemberResult| match result.clone()? {
+            Payload::Typed(output) => Ok(output),
+            _ => Err(KernelError::kernel("the output of a member is encoded")),
+        };
+        results.iter().flat_map(|results| &results.0).map(typed).collect()
+    }
+
     /// Returns the results in the payload of a shared run's response; `None` for any other payload.
     pub(crate) fn from_payload(payload: Payload) -> Option<Vec<MemberResult>> {
         let results = payload.downcast::<Self>()?;
@@ -99,6 +109,17 @@ impl Job {
         merged.backend = backend;
         merged.scheduling = scheduling;
         merged
+    }
+
+    /// Reserves the host memory of a member of a shared run, unless its deadline has passed `now`, the time at which one of
+    /// the members was first found to have a deadline.
+    pub(super) fn admit(&self, now: &mut Option<Instant>) -> Result<(), KernelError> {
+        match self.deadline {
+            Some(deadline) if deadline <= *now.get_or_insert_with(Instant::now) => {
+                Err(KernelError::DeadlineExceeded { started: false })
+            }
+            _ => self.reserve_run(),
+        }
     }
 
     /// Returns the jobs that were merged into this one.

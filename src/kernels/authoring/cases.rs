@@ -8,6 +8,8 @@ use super::cases_cuda;
 use crate::backends::cuda::CudaBackend;
 #[cfg(feature = "cuda")]
 use crate::service::BackendKind;
+#[cfg(test)]
+use crate::service::Typed;
 use crate::service::{Kernel, KernelError, RunContext};
 
 /// The sizes that kernels are tested at: around a warp and a block, and a large one with a remainder.
@@ -195,6 +197,9 @@ pub type RunOnCpu<'a> = Box<dyn Fn() -> Result<(), KernelError> + 'a>;
 pub trait ErasedCases: Send + Sync {
     /// The kernel's id.
     fn id(&self) -> String;
+    /// A random input of this size, in one row of which NaN is put if `has_nan`.
+    #[cfg(test)]
+    fn input(&self, size: usize, has_nan: bool, random: &mut Random) -> Option<Typed>;
     /// A run of the CPU code on a random input of this size, for benchmarks.
     fn run_on_cpu(&self, size: usize, random: &mut Random) -> Option<RunOnCpu<'_>>;
     /// As [`check_cpu`].
@@ -213,6 +218,15 @@ pub trait ErasedCases: Send + Sync {
 impl<K: Cases + Clone> ErasedCases for K {
     fn id(&self) -> String {
         self.info().id.into_owned()
+    }
+
+    #[cfg(test)]
+    fn input(&self, size: usize, has_nan: bool, random: &mut Random) -> Option<Typed> {
+        let mut input = self.case(size, random)?;
+        if has_nan && size > 0 {
+            self.put_nan(&mut input, size / 2);
+        }
+        Some(Typed::new(input))
     }
 
     fn run_on_cpu(&self, size: usize, random: &mut Random) -> Option<RunOnCpu<'_>> {

@@ -6,11 +6,12 @@ use std::marker::PhantomData;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{self, Deserialize, Deserializer, SeqAccess, Unexpected, Visitor};
+use serde::ser::{Serialize, Serializer};
 
 use super::cases::Random;
 use super::column::Operand;
 use super::field::FieldFacts;
-use crate::service::{Buffer, Element, read_all};
+use crate::service::{Buffer, Element, array_of_section, is_transfer, read_all};
 
 /// A set of names, such as `call` and `put`; kernels compute with their codes.
 pub trait Choice: Copy + Send + Sync + 'static {
@@ -99,6 +100,31 @@ fn code_of<E: Choice, Error: de::Error>(name: &str) -> Result<u8, Error> {
     code.map(|code| code as u8).ok_or_else(|| Error::unknown_variant(name, E::NAMES))
 }
 
+/// Returns these codes if each is that of a name.
+fn checked<E: Choice, Error: de::Error>(codes: Buffer<u8>) -> Result<Codes, Error> {
+    match codes.iter().find(|code| usize::from(**code) >= E::NAMES.len()) {
+        None => Ok(Codes::Each(codes)),
+        Some(&code) => {
+            let names = E::NAMES.iter().enumerate().map(|(code, name)| format!("{code} for `{name}`"));
+            let expected = names.collect::<Vec<_>>().join(" or ");
+            Err(Error::invalid_value(Unexpected::Unsigned(code.into()), &expected.as_str()))
+        }
+    }
+}
+
+/// Serializes in each format as it is read there.
+impl<E: Choice> Serialize for Choices<E> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let name = |code: &u8| E::NAMES[usize::from(*code)];
+        match &self.0 {
+            Codes::Each(codes) if is_transfer() || !serializer.is_human_readable() => codes.serialize(serializer),
+            Codes::Each(codes) => serializer.collect_seq(codes.iter().map(name)),
+            Codes::One(code) if serializer.is_human_readable() => serializer.serialize_str(name(code)),
+            Codes::One(code) => Buffer::from(name(code).as_bytes().to_vec()).serialize(serializer),
+        }
+    }
+}
+
 impl<'de, E: Choice> Deserialize<'de> for Choices<E> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         if deserializer.is_human_readable() {
@@ -109,14 +135,7 @@ impl<'de, E: Choice> Deserialize<'de> for Choices<E> {
         if let Some(code) = E::NAMES.iter().position(|name| name.as_bytes() == &*codes) {
             return Ok(Self::new(Codes::One(code as u8)));
         }
-        match codes.iter().find(|code| usize::from(**code) >= E::NAMES.len()) {
-            None => Ok(Self::new(Codes::Each(codes))),
-            Some(&code) => {
-                let names = E::NAMES.iter().enumerate().map(|(code, name)| format!("{code} for `{name}`"));
-                let expected = names.collect::<Vec<_>>().join(" or ");
-                Err(de::Error::invalid_value(Unexpected::Unsigned(code.into()), &expected.as_str()))
-            }
-        }
+        checked::<E, D::Error>(codes).map(Self::new)
     }
 }
 
@@ -136,6 +155,10 @@ impl<'de, E: Choice> Visitor<'de> for Text<E> {
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Codes, A::Error> {
         let names: Vec<Name<E>> = read_all(seq)?;
         Ok(Codes::Each(names.into_iter().map(|Name(code, _)| code).collect()))
+    }
+
+    fn visit_u64<Error: de::Error>(self, section: u64) -> Result<Codes, Error> {
+        checked::<E, Error>(array_of_section(section, &self)?)
     }
 }
 

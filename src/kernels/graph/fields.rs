@@ -3,7 +3,7 @@
 /// Defines the input struct of a graph kernel: the fields of [`GraphInput`](super::input::GraphInput), and the kernel's
 /// own with their defaults.
 ///
-/// Derived are `Deserialize` and `JsonSchema`, `Default`, `graph_input`, and constructors from edges, CSR arrays and an
+/// Derived are `Serialize`, `Deserialize` and `JsonSchema`, `Default`, `graph_input`, and constructors from edges, CSR arrays and an
 /// operand. A field that a request leaves out has its default. `examples`, before the struct, replaces the examples of the
 /// schema, for kernels that need more than a graph.
 ///
@@ -34,7 +34,7 @@ macro_rules! graph_input {
         }
     ) => {
         $(#[$attribute])*
-        #[derive(Debug, Clone, PartialEq, serde::Deserialize, schemars::JsonSchema)]
+        #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize, schemars::JsonSchema)]
         #[serde(default, deny_unknown_fields)]
         #[schemars(extend("examples" = $examples))]
         pub struct $Input {
@@ -43,7 +43,10 @@ macro_rules! graph_input {
             /// The number of nodes. Optional with CSR arrays.
             pub num_nodes: Option<u64>,
             /// The edges, as pairs of nodes; or the graph as CSR arrays, `row_offsets` and `column_indices`.
-            #[serde(deserialize_with = "crate::kernels::graph::input::edges")]
+            #[serde(
+                serialize_with = "crate::service::serialize_pairs",
+                deserialize_with = "crate::kernels::graph::input::edges"
+            )]
             #[schemars(with = "Option<Vec<[u32; 2]>>")]
             pub edges: Option<Vec<[u32; 2]>>,
             /// CSR: where each node's neighbours start in `column_indices`, and at the end its length.

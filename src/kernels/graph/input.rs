@@ -25,7 +25,7 @@ use super::cancel_check::CancelCheck;
 use super::csr::{CsrGraph, Direction};
 use super::operand::GraphDocument;
 use crate::service::{
-    BatchKey, Buffer, Footprint, InvalidInput, KernelError, Operand, OperandVersion, RunContext, optional_sequence,
+    BatchKey, Buffer, Footprint, InvalidInput, KernelError, Operand, OperandVersion, RunContext, optional_pairs,
 };
 
 /// The largest graph, in bytes of input, for which requests on the same graph share a run: hashing it takes about 30 µs of
@@ -431,12 +431,16 @@ pub(super) fn to_usize(count: u64) -> usize {
 /// # Errors
 /// Edges that are no pairs: an edge index of shape `[2, m]`, as PyTorch Geometric has it, and triples with a weight.
 pub(super) fn edges<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<[u32; 2]>>, D::Error> {
-    let edges = optional_sequence::<D, Edge>(deserializer)?;
-    // In place: they have the same size.
-    Ok(edges.map(|edges| edges.into_iter().map(|Edge(edge)| edge).collect()))
+    optional_pairs::<D, Edge>(deserializer)
 }
 
 struct Edge([u32; 2]);
+
+impl From<Edge> for [u32; 2] {
+    fn from(Edge(edge): Edge) -> Self {
+        edge
+    }
+}
 
 impl<'de> Deserialize<'de> for Edge {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

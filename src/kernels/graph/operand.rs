@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::csr::{Adjacency, CsrGraph, DerivedForm, Direction};
@@ -11,11 +11,11 @@ use super::oriented::OrientedGraph;
 #[cfg(feature = "cuda")]
 use super::segmented::SegmentedRows;
 use crate::service::{
-    Buffer, DType, InvalidInput, KernelError, OperandArray, OperandValue, RunContext, Tensor, Tensors,
+    Buffer, DType, InvalidInput, KernelError, OperandArray, OperandValue, RunContext, Tensor, Tensors, serialize_pairs,
 };
 
 /// What clients send as a graph: edges or CSR arrays, as in the input of a graph kernel.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "Graph", extend("examples" = [
     { "num_nodes": 4, "edges": [[0, 1], [1, 2], [2, 3], [0, 3]] },
@@ -27,7 +27,7 @@ pub struct GraphDocument {
     #[serde(default)]
     pub num_nodes: Option<u64>,
     /// The edges, as pairs of nodes; or the graph as CSR arrays, `row_offsets` and `column_indices`.
-    #[serde(default, deserialize_with = "super::input::edges")]
+    #[serde(default, serialize_with = "serialize_pairs", deserialize_with = "super::input::edges")]
     #[schemars(with = "Option<Vec<[u32; 2]>>")]
     pub edges: Option<Vec<[u32; 2]>>,
     /// CSR: where each node's neighbours start in `column_indices`, and at the end its length.

@@ -24,7 +24,7 @@ pub enum Side {
 }
 
 /// A message to the book: a new limit order.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Order {
     /// The sender's id of the order.
@@ -38,7 +38,7 @@ pub struct Order {
 }
 
 /// One match with an order that was resting in the book.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Fill {
     /// Id of the order that rested.
     pub resting: u64,
@@ -49,7 +49,7 @@ pub struct Fill {
 }
 
 /// A message from the book: the outcome of an order.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Outcome {
     /// The order's id.
     pub id: u64,

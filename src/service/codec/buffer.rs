@@ -3,10 +3,12 @@
 use std::fmt;
 use std::marker::PhantomData;
 
+use bytes::Bytes;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::ser::{Serialize, Serializer};
 
+use super::sections::{add_section, array_of_section};
 use super::stop::{read_all, read_into};
 use super::{memory, zero_copy};
 use crate::buffer::{Bf16, Buffer, DType, Element, F16};
@@ -30,7 +32,8 @@ pub(super) fn buffer_dtype(name: &str) -> Option<DType> {
     .find_map(|(this, dtype)| (this == name).then_some(dtype))
 }
 
-/// Serializes as a newtype: over a sequence in text formats, and over the little-endian bytes in binary ones.
+/// Serializes as a newtype: over a sequence in text formats, and over the little-endian bytes in binary ones. In a transfer
+/// to another process, the bytes are a section.
 impl<T: Element> Serialize for Buffer<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_newtype_struct(T::BUFFER, &ElementsOrBytes(self))
@@ -41,10 +44,14 @@ struct ElementsOrBytes<'a, T>(&'a Buffer<T>);
 
 impl<T: Element> Serialize for ElementsOrBytes<'_, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        if serializer.is_human_readable() {
-            return serializer.collect_seq(self.0.iter());
-        }
         let bytes = bytemuck::cast_slice(self.0);
+        if serializer.is_human_readable() {
+            let section = || self.0.shared_bytes().unwrap_or_else(|| Bytes::copy_from_slice(bytes));
+            return match add_section(T::DTYPE, section) {
+                Some(section) => serializer.serialize_u64(section),
+                None => serializer.collect_seq(self.0.iter()),
+            };
+        }
         match self.0.shared_bytes() {
             Some(shared) => zero_copy::offering(shared, || serializer.serialize_bytes(bytes)),
             None => serializer.serialize_bytes(bytes),
@@ -62,7 +69,7 @@ impl<'de, T: Element> Deserialize<'de> for Buffer<T> {
     }
 }
 
-/// Reads an array, or a reference to an array of an operand.
+/// Reads an array, a reference to an array of an operand, or the number of a section.
 struct ArrayOrReference<T>(PhantomData<T>);
 
 impl<'de, T: Element> Visitor<'de> for ArrayOrReference<T> {
@@ -78,6 +85,10 @@ impl<'de, T: Element> Visitor<'de> for ArrayOrReference<T> {
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Buffer<T>, A::Error> {
         array_of_reference(&read_reference_object(map)?)
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, section: u64) -> Result<Buffer<T>, E> {
+        array_of_section(section, &self)
     }
 }
 

@@ -8,6 +8,7 @@ use serde::ser::{Serialize, Serializer};
 use serde_json::json;
 
 use super::buffer::{RawBytes, read_numbers};
+use super::sections::{array_of_section, dtype_of_section};
 use super::{Buffer, Element};
 use crate::buffer::DType;
 use crate::service::operands::{array_of_reference, dtype_of_reference, read_reference_object, reference_schema};
@@ -116,8 +117,13 @@ impl<'de> Visitor<'de> for Text {
         Ok(FloatArray::One(value as f64))
     }
 
+    /// Reads a number, or in a transfer the number of a section: there, numbers are written as floating-point ones.
     fn visit_u64<E: de::Error>(self, value: u64) -> Result<FloatArray, E> {
-        Ok(FloatArray::One(value as f64))
+        match dtype_of_section(value) {
+            None => Ok(FloatArray::One(value as f64)),
+            Some(DType::F32) => array_of_section::<f32, E>(value, &self).map(FloatArray::F32),
+            Some(_) => array_of_section::<f64, E>(value, &self).map(FloatArray::F64),
+        }
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<FloatArray, A::Error> {

@@ -7,7 +7,9 @@ mod json;
 mod memory;
 mod number_array;
 mod object;
+mod pairs;
 mod pool;
+mod sections;
 mod stop;
 mod tensor_de;
 mod tensor_ser;
@@ -21,9 +23,13 @@ pub(crate) use json::write_document;
 pub(crate) use json::{RawJson, decode_json, decoded_size, encode_json, read_usual_json, write_json};
 pub(crate) use memory::{PinnedMemory, decode_within};
 pub use number_array::NumberArray;
+pub(crate) use pairs::{optional_pairs, serialize_pairs};
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use pool::{CodecLoad, codec_load};
 pub(crate) use pool::{Offloaded, offload};
+pub(crate) use sections::{
+    add_section, array_of_section, collecting_sections, is_transfer, section_bytes, with_sections,
+};
 #[cfg(any(feature = "actix", feature = "axum", feature = "grpc", feature = "hyper"))]
 pub(crate) use stop::until_cancelled;
 pub(crate) use stop::{decode_until, optional_sequence, read_all, read_into};

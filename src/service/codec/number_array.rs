@@ -3,11 +3,12 @@
 use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, Deserializer, MapAccess, SeqAccess, Unexpected, Visitor};
 use serde::ser::{Serialize, Serializer};
 use serde_json::json;
 
 use super::buffer::RawBytes;
+use super::sections::{array_of_section, dtype_of_section};
 use super::stop::read_all;
 use super::{Buffer, Element};
 use crate::buffer::DType;
@@ -84,6 +85,14 @@ macro_rules! number_arrays {
             match DType::from_name(dtype) {
                 $(Some(DType::$variant) => map.next_value_seed(RawBytes::<$type>::new()).map(NumberArray::$variant),)*
                 _ => Err(de::Error::custom(unexpected(dtype))),
+            }
+        }
+
+        /// Returns the array in a section of this dtype.
+        fn numbers_of_section<E: de::Error>(dtype: DType, section: u64) -> Result<NumberArray, E> {
+            match dtype {
+                $(DType::$variant => array_of_section::<$type, E>(section, &Text).map(NumberArray::$variant),)*
+                dtype => Err(E::custom(unexpected(dtype.as_str()))),
             }
         }
 
@@ -223,6 +232,13 @@ impl<'de> Visitor<'de> for Text {
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<NumberArray, A::Error> {
         numbers_of_reference(&read_reference_object(map)?)
+    }
+
+    fn visit_u64<E: de::Error>(self, section: u64) -> Result<NumberArray, E> {
+        match dtype_of_section(section) {
+            Some(dtype) => numbers_of_section(dtype, section),
+            None => Err(E::invalid_type(Unexpected::Unsigned(section), &self)),
+        }
     }
 }
 

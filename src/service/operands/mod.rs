@@ -63,6 +63,7 @@ pub use vectors::{VectorElements, Vectors, VectorsDocument};
 pub use version::{OperandInfo, OperandVersion};
 
 pub(super) use decode::within as decode_with_operands;
+pub(crate) use decode::{VersionLookup, with_versions};
 pub(super) use operand::{KEY, array_of_reference, dtype_of_reference, read_reference_object, reference_schema};
 #[cfg(any(feature = "axum", feature = "hyper"))]
 pub(crate) use reference::{name_schema as operand_name_schema, version_schema as operand_version_schema};

@@ -7,14 +7,16 @@ use std::sync::Arc;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Visitor};
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, Unexpected, Visitor};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::json;
 
-use super::decode::current;
+use super::decode::{current, find_version};
 use super::reference::{self, OperandReference};
 use super::tensor_set::TensorSet;
 use super::value::OperandValue;
 use super::version::OperandVersion;
+use crate::service::codec::is_transfer;
 use crate::service::{Buffer, DType, Element, InvalidInput, KernelError, RunContext, Tensor};
 
 /// A value in a kernel's input: one that came with the request, or an operand that the request refers to.
@@ -197,6 +199,22 @@ pub(crate) fn read_reference_object<'de, A: MapAccess<'de>>(mut map: A) -> Resul
     }
 }
 
+/// Serializes as the document or the reference. To another process a stored version crosses as its
+/// [id](OperandVersion::id).
+impl<T: OperandValue> Serialize for Operand<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match &self.0 {
+            Repr::Inline(document) => document.serialize(serializer),
+            Repr::Stored { version, .. } if is_transfer() => serializer.serialize_u64(version.id()),
+            Repr::Stored { version, .. } => {
+                let mut reference = serializer.serialize_map(Some(1))?;
+                reference.serialize_entry(KEY, &version.reference().to_string())?;
+                reference.end()
+            }
+        }
+    }
+}
+
 impl<'de, T: OperandValue> Deserialize<'de> for Operand<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(ValueOrReference(PhantomData))
@@ -212,7 +230,21 @@ impl<'de, T: OperandValue> Visitor<'de> for ValueOrReference<T> {
         write!(f, r#"an object: a value of type {}, or {{"operand": "name"}}"#, T::TYPE)
     }
 
+    /// Reads the id of a version in a transfer.
+    fn visit_u64<E: de::Error>(self, id: u64) -> Result<Operand<T>, E> {
+        if !is_transfer() {
+            return Err(E::invalid_type(Unexpected::Unsigned(id), &self));
+        }
+        let version =
+            find_version(id).ok_or_else(|| E::custom(format_args!("no version of an operand has the id {id}")))?;
+        Operand::from_version(&version).map_err(|error| E::custom(error.reason))
+    }
+
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Operand<T>, A::Error> {
+        if is_transfer() {
+            // References are ids there, so that a document may have a field of their key.
+            return T::Document::deserialize(MapAccessDeserializer::new(map)).map(Operand::inline);
+        }
         let first: Option<Cow<'de, str>> = map.next_key()?;
         if first.as_deref() == Some(KEY) {
             let text = read_reference(map)?;

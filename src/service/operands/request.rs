@@ -57,6 +57,16 @@ impl RequestOperands {
         Self::counted(versions, operands)
     }
 
+    /// Creates the operands of an input that another process has sent, where they were counted.
+    pub(crate) fn uncounted(mut versions: Vec<Arc<OperandVersion>>) -> Self {
+        let mut known = 0;
+        while known < versions.len() {
+            let (before, rest) = versions.split_at(known);
+            if contains(before, &rest[0]) { drop(versions.swap_remove(known)) } else { known += 1 }
+        }
+        Self((!versions.is_empty()).then(|| Arc::new(versions)))
+    }
+
     /// Counts the use of these versions, which are different ones.
     fn counted(versions: Vec<Arc<OperandVersion>>, operands: &Operands) -> Self {
         versions.iter().for_each(|version| version.count_use());

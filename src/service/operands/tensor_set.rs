@@ -8,10 +8,11 @@ use bytes::Bytes;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::ser::{self, Serialize, Serializer};
 use serde_json::json;
 
 use super::value::{OperandArray, OperandValue};
-use crate::service::codec::{decode_json, read_all};
+use crate::service::codec::{add_section, decode_json, is_transfer, read_all, section_bytes};
 use crate::service::{
     Bf16, Buffer, DType, Element, F16, InvalidInput, KernelError, Payload, RunContext, Tensor, Tensors,
 };
@@ -94,11 +95,77 @@ pub(super) fn aligned_bytes(bytes: &Bytes) -> Bytes {
 }
 
 /// The JSON form of a [`TensorSet`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 pub struct TensorSetDocument(Tensors);
+
+/// A tensor that crosses to another process.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct TransferTensor<'a> {
+    dtype: Cow<'a, str>,
+    shape: Cow<'a, [usize]>,
+    /// The number of the section.
+    data: u64,
+}
+
+impl TransferTensor<'_> {
+    fn into_tensor<E: Error>(self) -> Result<Tensor, E> {
+        let dtype = DType::from_name(&self.dtype).ok_or_else(|| E::custom("an unknown dtype of a tensor"))?;
+        let data = section_bytes(self.data, dtype, dtype.size(), &"the number of a section")?;
+        Tensor::new(dtype, self.shape.into_owned(), data).map_err(E::custom)
+    }
+}
+
+/// Serializes as the JSON form.
+impl Serialize for TensorSetDocument {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, tensor)| (name, TensorForm(tensor))))
+    }
+}
+
+struct TensorForm<'a>(&'a Tensor);
+
+impl Serialize for TensorForm<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(tensor) = self;
+        let (dtype, shape) = (tensor.dtype(), tensor.shape());
+        if let Some(data) = add_section(dtype, || tensor.data().clone()) {
+            return TransferTensor { dtype: dtype.as_str().into(), shape: shape.into(), data }.serialize(serializer);
+        }
+        if shape.len() != 1 {
+            return Err(ser::Error::custom(format_args!("a tensor of shape {shape:?} has no form in JSON")));
+        }
+        let bytes = aligned_bytes(tensor.data());
+        let form = match dtype {
+            DType::Bool => return Err(ser::Error::custom("a tensor of bools has no form in JSON")),
+            DType::U8 => TypedDocument::U8(elements(bytes)),
+            DType::U32 => TypedDocument::U32(elements(bytes)),
+            DType::U64 => TypedDocument::U64(elements(bytes)),
+            DType::I32 => TypedDocument::I32(elements(bytes)),
+            DType::I64 => TypedDocument::I64(elements(bytes)),
+            DType::F16 => TypedDocument::F16(elements(bytes)),
+            DType::Bf16 => TypedDocument::Bf16(elements(bytes)),
+            DType::F32 => TypedDocument::F32(elements(bytes)),
+            DType::F64 => TypedDocument::F64(elements(bytes)),
+        };
+        form.serialize(serializer)
+    }
+}
+
+/// Returns the elements in bytes that are aligned for them.
+fn elements<T: Element>(bytes: Bytes) -> Buffer<T> {
+    // An empty slice may have any address.
+    if bytes.is_empty() { Buffer::default() } else { Buffer::from_bytes(bytes).expect("they are aligned") }
+}
 
 impl<'de> Deserialize<'de> for TensorSetDocument {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if is_transfer() {
+            let mut tensors = Tensors::new();
+            for (name, tensor) in BTreeMap::<String, TransferTensor<'static>>::deserialize(deserializer)? {
+                tensors.insert(name, tensor.into_tensor()?).map_err(D::Error::custom)?;
+            }
+            return Ok(Self(tensors));
+        }
         let fields = BTreeMap::<Cow<'de, str>, TensorDocument>::deserialize(deserializer)?;
         let mut tensors = Tensors::new();
         for (name, TensorDocument(tensor)) in fields {
@@ -111,7 +178,7 @@ impl<'de> Deserialize<'de> for TensorSetDocument {
 /// A tensor in JSON.
 struct TensorDocument(Tensor);
 
-#[derive(serde::Deserialize)]
+#[derive(serde::Serialize, serde::Deserialize)]
 #[serde(tag = "dtype", content = "data", deny_unknown_fields)]
 enum TypedDocument {
     #[serde(rename = "uint8")]

@@ -4,6 +4,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::service::codec::{decode_json, decode_tensors, decode_until};
@@ -18,7 +19,9 @@ pub trait OperandValue: Any + Send + Sync + Sized {
     const TYPE: &'static str;
 
     /// What clients send: the fields of a JSON object or the names of tensors.
-    type Document: DeserializeOwned + JsonSchema + Send + Sync + 'static;
+    ///
+    /// It is `Serialize` because a kernel can run in another process, to which its input crosses.
+    type Document: DeserializeOwned + Serialize + JsonSchema + Send + Sync + 'static;
 
     /// Decodes a document. The default decodes JSON and tensors as a kernel's input is decoded.
     ///

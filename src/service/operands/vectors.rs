@@ -7,12 +7,13 @@ use std::sync::OnceLock;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error, SeqAccess, Visitor};
+use serde::ser::{self, Serialize, SerializeStruct, Serializer};
 use serde_json::json;
 
 use super::tensor_set::aligned_bytes;
 use super::value::{OperandArray, OperandValue, typed_document};
 use super::vector_norms::VectorNorms;
-use crate::service::codec::{decode_json, read_into, shrink};
+use crate::service::codec::{decode_json, is_transfer, read_into, shrink};
 use crate::service::{
     Bf16, Buffer, DType, Element, F16, InvalidInput, KernelError, Payload, RunContext, Tensor, Tensors,
 };
@@ -94,7 +95,7 @@ impl PartialEq for Vectors {
 }
 
 /// The numbers of [`Vectors`], in one of three precisions.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[non_exhaustive]
 pub enum VectorElements {
     /// Single precision.
@@ -267,8 +268,44 @@ enum StoredDType {
     BFloat16,
 }
 
+/// The form in which vectors cross to another process.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct TransferDocument<E> {
+    dimension: usize,
+    elements: E,
+}
+
+/// Serializes as the JSON form.
+impl Serialize for VectorsDocument {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { dimension, elements } = self;
+        if is_transfer() {
+            return TransferDocument { dimension: *dimension, elements }.serialize(serializer);
+        }
+        self.check_shape().map_err(ser::Error::custom)?;
+        let mut document = serializer.serialize_struct("Vectors", 2)?;
+        match elements {
+            VectorElements::F32(numbers) => {
+                document.serialize_field(FIELD, &numbers.chunks(*dimension).collect::<Vec<_>>())?;
+            }
+            VectorElements::F16(numbers) => {
+                document.serialize_field(FIELD, &numbers.chunks(*dimension).collect::<Vec<_>>())?;
+            }
+            VectorElements::Bf16(numbers) => {
+                document.serialize_field(FIELD, &numbers.chunks(*dimension).collect::<Vec<_>>())?;
+            }
+        }
+        document.serialize_field("dtype", self.elements.dtype().as_str())?;
+        document.end()
+    }
+}
+
 impl<'de> Deserialize<'de> for VectorsDocument {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        if is_transfer() {
+            let TransferDocument { dimension, elements } = TransferDocument::deserialize(deserializer)?;
+            return Ok(Self { dimension, elements });
+        }
         let JsonDocument { vectors: Rows { dimension, elements }, dtype } = JsonDocument::deserialize(deserializer)?;
         let elements = match dtype {
             StoredDType::Float32 => elements.into(),

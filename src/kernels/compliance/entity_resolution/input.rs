@@ -1,7 +1,7 @@
 //! The input of `compliance/entity-resolution`.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::kernels::compliance::names::{
     AttributeWeights, Entity, NameList, NameListDocument, Query, Scorer, Texts, check_date, check_options, compared,
@@ -16,7 +16,7 @@ const MAX_WEIGHT: f64 = 100.0;
 const MIN_NAME_WEIGHT: f64 = 0.01;
 
 /// The input of `compliance/entity-resolution`.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("examples" = [
     {
@@ -54,7 +54,7 @@ pub struct EntityResolutionInput {
 }
 
 /// How much the name and the attributes count in the score, from 0 to 100.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Weights {
     /// That of the name, at least 0.01. Default: 1.

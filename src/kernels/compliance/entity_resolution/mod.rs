@@ -37,7 +37,7 @@ mod input;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use self::input::{EntityResolutionInput, Weights};
 use super::names::{ListSize, Match, MatchColumns, NameList, Scorer, Search, TextArray, batch_key};
@@ -53,7 +53,7 @@ use crate::service::{
 pub struct EntityResolution;
 
 /// The output of `compliance/entity-resolution`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EntityResolutionOutput {
     /// The id of each query.
     pub query_ids: Buffer<u64>,

@@ -6,13 +6,13 @@ use std::ops::Range;
 use bytes::Bytes;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::Error;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
 
 use super::entity::JsonDocument;
 use super::normalize::normalize;
 use super::tensor_document::TensorDocument;
 use super::texts::Texts;
-use crate::service::{Buffer, DType, InvalidInput, Tensor, Tensors};
+use crate::service::{Buffer, DType, InvalidInput, Tensor, Tensors, is_transfer};
 
 /// The most names of a list, aliases included.
 pub const MAX_NAMES: usize = 1 << 27;
@@ -249,9 +249,20 @@ pub(in crate::kernels::compliance) fn compared(name: &str, is_normalized: bool) 
     Ok(compared)
 }
 
+/// Serializes in each format as it is read there. To another process it crosses as columns.
+impl Serialize for NameListDocument {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        if is_transfer() || !serializer.is_human_readable() {
+            return TensorDocument::from(self).serialize(serializer);
+        }
+        self.check_columns().map_err(ser::Error::custom)?;
+        JsonDocument { entries: Some(self.to_entities()), normalize: self.normalize }.serialize(serializer)
+    }
+}
+
 impl<'de> Deserialize<'de> for NameListDocument {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        if !deserializer.is_human_readable() {
+        if is_transfer() || !deserializer.is_human_readable() {
             return TensorDocument::deserialize(deserializer)?.into_document().map_err(D::Error::custom);
         }
         let JsonDocument { entries, normalize } = JsonDocument::deserialize(deserializer)?;

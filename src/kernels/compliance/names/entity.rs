@@ -1,14 +1,14 @@
 //! [`Entity`]: an entry of a list in JSON, and lists of entities.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::document::NameListDocument;
 use super::texts::Texts;
 use crate::service::optional_sequence;
 
 /// An entry of a list in JSON, or the query of a request.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Entity {
     /// What the output says of the entity. Default: its index in the list.
@@ -70,8 +70,31 @@ impl NameListDocument {
     }
 }
 
+impl NameListDocument {
+    /// Returns the entries of a list whose columns were checked.
+    pub(super) fn to_entities(&self) -> Vec<Entity> {
+        let text = |column: &Option<Texts>, entry: usize| {
+            column.as_ref().map(|texts| texts.get(entry)).filter(|text| !text.is_empty()).map(str::to_owned)
+        };
+        let entity = |entry: usize| {
+            let mut names = self.names_of(entry).map(|name| self.names.get(name).to_owned());
+            Entity {
+                id: self.ids.as_ref().map(|ids| ids[entry]),
+                name: names.next().expect("an entry has a name"),
+                aliases: names.collect(),
+                date: self.dates.as_ref().map(|dates| dates[entry]).filter(|date| *date != 0),
+                country: text(&self.countries, entry),
+                entity_type: text(&self.entity_types, entry),
+                source: text(&self.sources, entry),
+                program: text(&self.programs, entry),
+            }
+        };
+        (0..self.num_entries()).map(entity).collect()
+    }
+}
+
 /// The JSON form of a list.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(rename = "NameList", extend("examples" = [
     { "entries": [{ "name": "John Smith" }, { "name": "Jane Doe" }] },
@@ -80,7 +103,7 @@ impl NameListDocument {
 ]))]
 pub(super) struct JsonDocument {
     /// The entries, at least one.
-    #[serde(default, deserialize_with = "optional_sequence")]
+    #[serde(default, deserialize_with = "optional_sequence", skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Vec<Entity>", length(min = 1), required)]
     pub(super) entries: Option<Vec<Entity>>,
     /// Whether names are compared without case, accents and punctuation.

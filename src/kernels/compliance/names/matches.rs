@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::ser::SerializeSeq;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::best::Match;
 use super::document::NameListDocument;
@@ -13,7 +13,7 @@ use crate::service::Operand;
 
 /// Strings of an output: in JSON an array of strings, as a tensor `uint8` of shape `[n, longest]`, padded with zeros, and no
 /// tensor if there are none.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 pub struct TextArray(pub Vec<String>);
 
 impl Serialize for TextArray {

@@ -1,6 +1,6 @@
 //! [`TensorDocument`]: a list of names as tensors.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::document::NameListDocument;
 use super::entity::yes;
@@ -8,7 +8,7 @@ use super::texts::Texts;
 use crate::service::{Buffer, InvalidInput};
 
 /// The form of a list as tensors.
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TensorDocument {
     text: Buffer<u8>,
@@ -37,6 +37,33 @@ pub(super) struct TensorDocument {
     program_offsets: Option<Buffer<u32>>,
     #[serde(default = "yes")]
     normalize: bool,
+}
+
+/// The columns share their memory.
+impl From<&NameListDocument> for TensorDocument {
+    fn from(document: &NameListDocument) -> Self {
+        let pair = |column: &Option<Texts>| column.clone().map(|Texts { text, offsets }| (text, offsets)).unzip();
+        let (country_text, country_offsets) = pair(&document.countries);
+        let (entity_type_text, entity_type_offsets) = pair(&document.entity_types);
+        let (source_text, source_offsets) = pair(&document.sources);
+        let (program_text, program_offsets) = pair(&document.programs);
+        Self {
+            text: document.names.text.clone(),
+            offsets: document.names.offsets.clone(),
+            entry_offsets: document.entry_offsets.clone(),
+            ids: document.ids.clone(),
+            dates: document.dates.clone(),
+            country_text,
+            country_offsets,
+            entity_type_text,
+            entity_type_offsets,
+            source_text,
+            source_offsets,
+            program_text,
+            program_offsets,
+            normalize: document.normalize,
+        }
+    }
 }
 
 impl TensorDocument {

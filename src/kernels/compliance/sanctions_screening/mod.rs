@@ -46,7 +46,7 @@ use crate::service::{
 pub struct SanctionsScreening;
 
 /// The input of `compliance/sanctions-screening`.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("examples" = [
     { "name": "Jon Smith", "min_score": 0.8, "sanctions_list": { "entries": [{ "id": 7, "name": "SMITH, John" }] } },
@@ -83,7 +83,7 @@ fn default_max_matches() -> u32 {
 }
 
 /// The output of `compliance/sanctions-screening`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SanctionsScreeningOutput {
     /// Whether each name has a match.
     pub is_hit: Vec<bool>,

@@ -67,7 +67,7 @@ pub struct SegmentedAggregate;
 const MAX_SCALE: u32 = 18;
 
 /// The input of `core/segmented-aggregate`.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("examples" = [
     { "keys": [3, 1, 3], "values": [10, 20, 30] },
@@ -123,7 +123,7 @@ impl Choice for Aggregate {
 }
 
 /// The output of `core/segmented-aggregate`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SegmentedAggregateOutput {
     /// The different keys, ascending.
     pub keys: NumberArray,

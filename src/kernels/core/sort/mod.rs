@@ -39,7 +39,7 @@ use crate::service::{Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError,
 pub struct Sort;
 
 /// The input of `core/sort`.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("examples" = [
     { "values": [3, 1, 2] },
@@ -57,7 +57,7 @@ pub struct SortInput {
 }
 
 /// The output of `core/sort`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SortOutput {
     /// The numbers in order.
     pub values: NumberArray,

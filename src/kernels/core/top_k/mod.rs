@@ -45,7 +45,7 @@ use crate::service::{Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError,
 pub struct TopK;
 
 /// The input of `core/top-k`.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("examples" = [
     { "values": [3, 1, 2], "k": 2 },
@@ -73,7 +73,7 @@ fn yes() -> bool {
 }
 
 /// The output of `core/top-k`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TopKOutput {
     /// The first `k` numbers of each row, row after row.
     pub values: NumberArray,

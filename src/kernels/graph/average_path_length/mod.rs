@@ -30,7 +30,7 @@ mod cases;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::fields::graph_input;
 use super::multi_source_search::{self, DistanceSum, SearchGraph, Searcher, SumBy};
@@ -58,7 +58,7 @@ graph_input! {
 }
 
 /// The output of `graph/average-path-length`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct AveragePathLengthOutput {
     /// The mean distance of the pairs that a path leads between, in arcs.
     pub average_path_length: f64,

@@ -43,7 +43,7 @@ mod traversal;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use self::brandes::{pair_dependencies, workspace};
 use self::pivots::Pivots;
@@ -75,7 +75,7 @@ graph_input! {
 }
 
 /// The output of `graph/betweenness-centrality`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct BetweennessOutput {
     /// The score of each node.
     pub scores: Buffer<f64>,

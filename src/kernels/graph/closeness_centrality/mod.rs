@@ -37,7 +37,7 @@ mod cases;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::csr::CsrGraph;
 use super::fields::graph_input;
@@ -70,7 +70,7 @@ graph_input! {
 }
 
 /// The output of `graph/closeness-centrality`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ClosenessOutput {
     /// The score of each node.
     pub scores: Buffer<f64>,

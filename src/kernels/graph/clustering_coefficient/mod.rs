@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::fields::graph_input;
 use super::oriented::OrientedGraph;
@@ -50,7 +50,7 @@ graph_input! {
 }
 
 /// The output of `graph/clustering-coefficient`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ClusteringCoefficientOutput {
     /// The fraction of the pairs of each node's neighbours that have an edge between them.
     pub coefficients: Buffer<f64>,

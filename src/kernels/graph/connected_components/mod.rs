@@ -41,7 +41,7 @@ pub(super) mod weak;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::csr::{CsrGraph, Direction};
 use super::fields::graph_input;
@@ -64,7 +64,7 @@ graph_input! {
 }
 
 /// The output of `graph/connected-components`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ConnectedComponentsOutput {
     /// The component of each node.
     pub components: Buffer<u32>,

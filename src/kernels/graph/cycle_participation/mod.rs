@@ -28,7 +28,7 @@ mod cases;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::csr::Direction;
 use super::cycles::{self, CycleCounts};
@@ -50,7 +50,7 @@ graph_input! {
 }
 
 /// The output of `graph/cycle-participation`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct CycleParticipationOutput {
     /// How many cycles of two nodes go through each node.
     pub two_cycles: Buffer<u64>,

@@ -60,7 +60,7 @@ graph_input! {
 }
 
 /// The output of `graph/degree-centrality`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DegreeCentralityOutput {
     /// The score of each node.
     pub scores: Buffer<f64>,

@@ -23,7 +23,7 @@ mod cases;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::degree::{in_degrees, map_nodes, out_degrees};
 use super::fields::graph_input;
@@ -41,7 +41,7 @@ graph_input! {
 }
 
 /// The output of `graph/degree-ratio`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DegreeRatioOutput {
     /// How many arcs lead to each node.
     pub in_degrees: Buffer<u32>,

@@ -22,7 +22,7 @@ mod cases;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::csr::{CsrGraph, Direction};
 use super::fields::graph_input;
@@ -38,7 +38,7 @@ graph_input! {
 }
 
 /// The output of `graph/density`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DensityOutput {
     /// The edges as a fraction of those that the graph could have.
     pub density: f64,

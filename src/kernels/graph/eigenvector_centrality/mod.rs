@@ -34,7 +34,7 @@ mod cuda;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::csr::CsrGraph;
 use super::fields::graph_input;
@@ -61,7 +61,7 @@ graph_input! {
 }
 
 /// The output of `graph/eigenvector-centrality`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct EigenvectorCentralityOutput {
     /// The score of each node.
     pub scores: Buffer<f64>,

@@ -35,7 +35,7 @@ mod cases;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::average_path_length::AveragePathLengthOutput;
 use super::connected_components::{self, ConnectedComponentsOutput};
@@ -63,7 +63,7 @@ graph_input! {
 }
 
 /// The output of `graph/full-metrics`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct FullMetricsOutput {
     /// The number of nodes.
     pub num_nodes: u64,

@@ -66,7 +66,7 @@ pub const MAX_LAYERS: usize = 64;
 pub struct GnnInference;
 
 /// How the rows of a node's neighbours are combined.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Aggregation {
     /// Their sum.
@@ -120,7 +120,7 @@ graph_input! {
 }
 
 /// The output of `graph/gnn-inference`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GnnInferenceOutput {
     /// The rows of the last layer, node after node.
     pub embeddings: Buffer<f32>,

@@ -63,7 +63,7 @@ use crate::service::{
 pub struct GraphAttention;
 
 /// How the score of an arc is computed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Variant {
     /// From a number of the source and one of the target.
@@ -117,7 +117,7 @@ graph_input! {
 }
 
 /// The output of `graph/graph-attention`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct GraphAttentionOutput {
     /// The rows of the nodes.
     pub embeddings: Buffer<f32>,

@@ -29,7 +29,7 @@ pub(super) mod enumerate;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 #[cfg(feature = "cuda")]
 use super::csr::Direction;
@@ -69,7 +69,7 @@ graph_input! {
 }
 
 /// The output of `graph/k-clique`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct KCliqueOutput {
     /// How many cliques of `k` nodes the graph has.
     pub count: u64,

@@ -41,7 +41,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::csr::{CsrGraph, Direction};
 use super::degree::out_degrees;
@@ -75,7 +75,7 @@ graph_input! {
 }
 
 /// The output of `graph/katz-centrality`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct KatzCentralityOutput {
     /// The score of each node.
     pub scores: Buffer<f64>,

@@ -39,7 +39,7 @@ mod cuda;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::connected_components::ConnectedComponentsOutput;
 use super::fields::graph_input;
@@ -65,7 +65,7 @@ graph_input! {
 }
 
 /// The output of `graph/label-propagation`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LabelPropagationOutput {
     /// The community of each node. Communities are numbered by their lowest nodes.
     pub communities: Buffer<u32>,

@@ -55,7 +55,7 @@ mod local_moving;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use self::aggregate::{aggregate, number};
 use self::level_graph::LevelGraph;
@@ -120,7 +120,7 @@ impl LouvainCommunityInput {
 }
 
 /// The output of `graph/louvain-community`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct LouvainCommunityOutput {
     /// The community of each node. Communities are numbered by their lowest nodes.
     pub communities: Buffer<u32>,

@@ -35,7 +35,7 @@ pub(in crate::kernels::graph) mod cuda;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub(in crate::kernels::graph) use self::counts::{CommunityCounts, degrees};
 use super::arc_units::ArcUnits;
@@ -71,7 +71,7 @@ graph_input! {
 }
 
 /// The output of `graph/modularity-score`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModularityScoreOutput {
     /// The modularity.
     pub modularity: f64,

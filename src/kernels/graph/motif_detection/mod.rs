@@ -38,7 +38,7 @@ mod triangle_census;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use self::subgraphs::Subgraphs;
 use super::csr::Direction;
@@ -63,7 +63,7 @@ graph_input! {
 }
 
 /// The output of `graph/motif-detection`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MotifDetectionOutput {
     /// Three nodes with two edges.
     pub path_3: u64,

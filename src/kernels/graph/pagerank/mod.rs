@@ -43,7 +43,7 @@ mod personalization;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use self::personalization::Weights;
 use super::csr::CsrGraph;
@@ -76,7 +76,7 @@ graph_input! {
 }
 
 /// The output of `graph/pagerank`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PageRankOutput {
     /// The score vectors, one after the other.
     pub scores: Buffer<f64>,

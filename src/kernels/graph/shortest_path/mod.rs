@@ -45,7 +45,7 @@ mod weighted_cuda;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::csr::{Adjacency, CsrGraph, Direction};
 use super::fields::graph_input;
@@ -78,7 +78,7 @@ graph_input! {
 }
 
 /// The output of `graph/shortest-path`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ShortestPathOutput {
     /// The distances from each source in edges, one source after the other; empty where weights are used.
     pub distances: Buffer<u32>,

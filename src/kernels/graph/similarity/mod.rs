@@ -28,20 +28,20 @@ mod pairs;
 mod top;
 
 use schemars::JsonSchema;
-use serde::Serialize;
-use serde::de::{Deserialize, Deserializer, Error};
+use serde::de::{Deserializer, Error};
+use serde::{Deserialize, Serialize};
 
 pub(super) use self::measure::Measure;
 use self::measure::{Sum, WeightSum};
 use super::csr::CsrGraph;
 use super::input::GraphInput;
-use crate::service::{Buffer, Cost, Footprint, InvalidInput, KernelError, RunContext, optional_sequence};
+use crate::service::{Buffer, Cost, Footprint, InvalidInput, KernelError, RunContext, optional_pairs};
 
 /// The most similar nodes of a node that a request may ask for.
 pub(super) const MAX_TOP_K: u32 = 1024;
 
 /// The output of the kernels on the similarity of nodes.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SimilarityOutput {
     /// The score of each pair; or those of the similar nodes of each node, one node after the other.
     pub scores: Buffer<f64>,
@@ -172,12 +172,16 @@ impl<'a> Request<'a> {
 /// # Errors
 /// Elements that are no pairs.
 pub(super) fn node_pairs<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<[u32; 2]>>, D::Error> {
-    let pairs = optional_sequence::<D, NodePair>(deserializer)?;
-    // In place: they have the same size.
-    Ok(pairs.map(|pairs| pairs.into_iter().map(|NodePair(pair)| pair).collect()))
+    optional_pairs::<D, NodePair>(deserializer)
 }
 
 struct NodePair([u32; 2]);
+
+impl From<NodePair> for [u32; 2] {
+    fn from(NodePair(pair): NodePair) -> Self {
+        pair
+    }
+}
 
 impl<'de> Deserialize<'de> for NodePair {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -203,7 +207,10 @@ macro_rules! similarity_kernel {
             #[doc = concat!("The input of `", $id, "`.")]
             pub struct $Input {
                 /// Pairs of different nodes.
-                #[serde(deserialize_with = "crate::kernels::graph::similarity::node_pairs")]
+                #[serde(
+                    serialize_with = "crate::service::serialize_pairs",
+                    deserialize_with = "crate::kernels::graph::similarity::node_pairs"
+                )]
                 #[schemars(with = "Option<Vec<[u32; 2]>>")]
                 pub pairs: Option<Vec<[u32; 2]>> = None,
                 /// Nodes whose most similar nodes are searched; instead of `pairs`.

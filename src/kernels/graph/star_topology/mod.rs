@@ -23,7 +23,7 @@ mod cases;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::degree::map_nodes;
 use super::fields::graph_input;
@@ -48,7 +48,7 @@ graph_input! {
 }
 
 /// The output of `graph/star-topology`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StarTopologyOutput {
     /// How much each node is the hub of a star, from 0 to 1.
     pub scores: Buffer<f64>,

@@ -27,7 +27,7 @@ mod cases;
 use std::sync::Arc;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::degree::map_nodes;
 use super::fields::graph_input;
@@ -49,7 +49,7 @@ graph_input! {
 }
 
 /// The output of `graph/triangle-counting`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct TriangleCountingOutput {
     /// How many triangles the graph has.
     pub total_triangles: u64,

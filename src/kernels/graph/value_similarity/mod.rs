@@ -55,7 +55,9 @@ use self::selection::Candidate;
 use super::similarity::node_pairs;
 #[cfg(feature = "cuda")]
 use crate::service::LaunchContext;
-use crate::service::{Buffer, Cost, FloatArray, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, RunContext};
+use crate::service::{
+    Buffer, Cost, FloatArray, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, RunContext, serialize_pairs,
+};
 
 /// The most pairs that a request may ask for.
 pub const MAX_PAIRS: u32 = 1 << 20;
@@ -76,7 +78,7 @@ pub enum Metric {
 }
 
 /// The input of `graph/value-similarity`.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("examples" = [
     { "distributions": [4, 2, 1, 4, 2, 2, 0, 1, 5], "num_distributions": 3, "max_pairs": 3 },
@@ -95,7 +97,7 @@ pub struct ValueSimilarityInput {
     #[serde(default)]
     pub bin_edges: Option<Buffer<f64>>,
     /// Pairs of nodes to compare. All pairs are searched if there are none.
-    #[serde(default, deserialize_with = "node_pairs")]
+    #[serde(default, serialize_with = "serialize_pairs", deserialize_with = "node_pairs")]
     #[schemars(with = "Option<Vec<[u32; 2]>>")]
     pub pairs: Option<Vec<[u32; 2]>>,
     /// Of all pairs, those that are less similar are left out.
@@ -111,7 +113,7 @@ fn usual_max_pairs() -> u32 {
 }
 
 /// The output of `graph/value-similarity`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ValueSimilarityOutput {
     /// The first node of each pair.
     pub node_a: Buffer<u32>,

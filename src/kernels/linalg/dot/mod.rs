@@ -22,7 +22,7 @@ use crate::service::Buffer;
 pub struct Dot;
 
 /// The input of `linalg/dot`.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("examples" = [{ "x": [1.0, 2.0], "y": [10.0, 20.0] }]))]
 pub struct DotInput {
@@ -33,7 +33,7 @@ pub struct DotInput {
 }
 
 /// The output of `linalg/dot`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct DotOutput {
     /// The sum of the `x[i] y[i]`.
     pub dot: f64,

@@ -24,7 +24,7 @@ use crate::service::Buffer;
 pub struct Saxpy;
 
 /// The input of `linalg/saxpy`.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("examples" = [{ "a": 2.0, "x": [1.0, 2.0], "y": [10.0, 20.0] }]))]
 pub struct SaxpyInput {
@@ -37,7 +37,7 @@ pub struct SaxpyInput {
 }
 
 /// The output of `linalg/saxpy`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SaxpyOutput {
     /// a x + y.
     pub y: Buffer<f32>,

@@ -22,7 +22,7 @@ use crate::service::Buffer;
 pub struct WeightedSumProduct;
 
 /// The input of `linalg/weighted-sum-product`.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("examples" = [{
     "a": 2.0, "b": 0.5, "c": -1.0, "x": [1.0, 2.0], "y": [10.0, 20.0], "z": [3.0, 4.0], "w": [5.0, 6.0],
@@ -45,7 +45,7 @@ pub struct WeightedSumProductInput {
 }
 
 /// The output of `linalg/weighted-sum-product`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct WeightedSumProductOutput {
     /// a x + b y + c z w.
     pub out: Buffer<f32>,

@@ -62,7 +62,7 @@ use crate::service::{Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError,
 pub struct KMeansCluster;
 
 /// The input of `ml/kmeans-cluster`.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("examples" = [
     { "data": [1.0, 1.0, 1.5, 2.0, 8.0, 8.0, 9.0, 9.5], "n_features": 2, "k": 2 },
@@ -98,7 +98,7 @@ fn default_tolerance() -> f64 {
 }
 
 /// The output of `ml/kmeans-cluster`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct KMeansOutput {
     /// The cluster of each point.
     pub labels: Buffer<u32>,

@@ -60,7 +60,7 @@ pub const MAX_TOP_K: u64 = 1024;
 pub struct SemanticSimilarity;
 
 /// The input of `ml/semantic-similarity`.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("examples" = [
     { "queries": [0.0, 2.0, 0.0], "corpus": { "vectors": [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.6, 0.8, 0.0]] }, "top_k": 2 },
@@ -87,7 +87,7 @@ fn default_top_k() -> u64 {
 }
 
 /// The output of `ml/semantic-similarity`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SemanticSimilarityOutput {
     /// Rows of the corpus, best first, query after query; 4294967295 where no more reach the threshold.
     pub indices: Buffer<u32>,

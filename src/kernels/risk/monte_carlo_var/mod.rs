@@ -70,7 +70,7 @@ pub const MAX_LEVELS: usize = 16;
 pub struct MonteCarloVar;
 
 /// The input of `risk/monte-carlo-var`.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("examples" = [{
     "values": [1000000.0, 500000.0], "volatilities": [0.012, 0.02], "cholesky": [1.0, 0.0, 0.6, 0.8],
@@ -113,7 +113,7 @@ fn level_of_99_percent() -> Buffer<f64> {
 }
 
 /// The output of `risk/monte-carlo-var`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MonteCarloVarOutput {
     /// The value at risk at each confidence level, positive for a loss.
     pub value_at_risk: Buffer<f64>,

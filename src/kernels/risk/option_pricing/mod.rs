@@ -53,7 +53,7 @@ use crate::service::{FloatArray, InvalidInput};
 pub struct OptionPricing;
 
 /// The input of `risk/option-pricing`: each field is one number for all contracts, or an array with one for each.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("examples" = [{
     "spot": [95.0, 100.0, 105.0], "strike": 100.0, "rate": 0.05, "volatility": 0.2, "time": 1.0, "kind": "call",
@@ -80,7 +80,7 @@ pub struct OptionPricingInput {
 }
 
 /// The output of `risk/option-pricing`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct OptionPricingOutput {
     /// Value of the option.
     pub price: FloatArray,

@@ -30,7 +30,7 @@ use crate::service::Buffer;
 pub struct Moments;
 
 /// The input of `stats/moments`.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("examples" = [{ "x": [1.0, 2.0, 3.0, 10.0] }]))]
 pub struct MomentsInput {
@@ -39,7 +39,7 @@ pub struct MomentsInput {
 }
 
 /// The output of `stats/moments`.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct MomentsOutput {
     /// The mean.
     pub mean: f64,

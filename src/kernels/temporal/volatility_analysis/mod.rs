@@ -78,7 +78,7 @@ const OPERATIONS_PER_RETURN: u64 = 3_000;
 pub struct VolatilityAnalysis;
 
 /// The input of `temporal/volatility-analysis`.
-#[derive(Debug, Clone, PartialEq, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[schemars(extend("examples" = [{
     "returns": [0.8, -1.1, 0.3, 2.4, -2.9, 1.7, -0.4, 0.1, 0.6, -0.2, 0.5, -1.3, 3.1, -2.2, 0.9, 0.4],
@@ -103,7 +103,7 @@ fn one() -> u32 {
 }
 
 /// The model of the mean of a series.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mean {
     /// One mean, which is estimated.
@@ -128,7 +128,7 @@ pub enum Status {
 }
 
 /// The output of `temporal/volatility-analysis`: an element for each series.
-#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct VolatilityOutput {
     /// The mean of the returns.
     pub mu: Buffer<f64>,
