@@ -23,7 +23,7 @@ LAYERS = [
     ["kernels"],
     ["backends"],
     ["service"],
-    ["cuda"],
+    ["cuda", "process"],
     ["buffer", "fair_queue"],
     ["layers"],
     ["middleware"],

@@ -106,7 +106,8 @@
 //! | `grpc` | | `tower_kernels::grpc`: a gRPC server and client over tonic, health and reflection |
 //! | `hyper` | | `tower_kernels::hyper`: a pipeline as a hyper service, and a server with graceful shutdown |
 //! | `tls` | | TLS for the server of `hyper`, with certificate reload and client certificates; enables `hyper` |
-//! | `server` | | the program `tower-kernels`; enables `auth`, `axum`, `cache`, `cuda`, `docs`, `grpc`, `hyper`, `kernels` and `tls` |
+//! | `isolation` | | kernels in child processes, on Linux; enables `service` |
+//! | `server` | | the program `tower-kernels`; enables `auth`, `axum`, `cache`, `cuda`, `docs`, `grpc`, `hyper`, `isolation`, `kernels` and `tls` |
 //! | `full` | | all of the above |
 //! | `tower-buffer` | yes | [`error::classify`](fn@error::classify) recognizes the `Closed` of tower's `Buffer`; enabled by the layers that classify errors |
 //! | `fault-kernel` | | for tests only: the program with a kernel that loses the device |
@@ -141,6 +142,8 @@ pub mod middleware;
 mod panics;
 #[cfg(feature = "service")]
 pub mod pipeline;
+#[cfg(all(feature = "isolation", target_os = "linux"))]
+mod process;
 mod random;
 pub mod request;
 #[cfg(any(feature = "actix", feature = "axum", feature = "grpc", feature = "hyper"))]
