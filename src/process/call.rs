@@ -63,7 +63,7 @@ impl std::error::Error for CallError {}
 pub(crate) enum SendError {
     /// It has not been sent; a smaller one can be.
     OutOfSharedMemory(OutOfSharedMemory),
-    /// The system gave no memory. It has not been sent; one of at most 64 KiB can be.
+    /// The system gave no memory. It has not been sent; one of at most 8 KiB can be.
     Failed(String),
     /// The other process does not read the control socket, or has ended.
     Closed(String),

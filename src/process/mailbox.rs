@@ -36,8 +36,9 @@ use rustix::thread::futex;
 use super::message::Header;
 use super::segment::{Area, Segment};
 
-/// Messages up to this length lie in the mailbox itself, and are copied out of it.
-pub(super) const INLINE: usize = 64 << 10;
+/// Messages up to this length lie in the mailbox itself, and are copied out of it. Longer ones are in blocks, where their
+/// sections need no second copy: from about 4 KiB on that is faster, but a block for each takes memory and a mapping.
+pub(super) const INLINE: usize = 8 << 10;
 
 /// Offsets in a mailbox. What different processes write is in different cache lines.
 const WORD: usize = 0;

@@ -22,11 +22,11 @@ pub(super) fn block_word(segment: &Segment) -> &std::sync::atomic::AtomicU32 {
     segment.word(0)
 }
 
-/// The smallest block has room for twice this, less [`BLOCK_AREA`].
-const SMALLEST: usize = 64 << 10;
+/// A segment is as large as a power of two, from this on, and [`HEADROOM`].
+const SMALLEST: usize = 16 << 10;
 
-/// Every block is larger by this than a power of two, so that an array of such a size fits with its message's head.
-const HEADROOM: usize = 64 << 10;
+/// So that an array of the size of a power of two fits with its message's head.
+const HEADROOM: usize = 16 << 10;
 
 /// A message needs more shared memory than there is: the receiver has not yet dropped others, or it is larger than the
 /// budget.

@@ -282,7 +282,7 @@ fn a_response_without_room_is_an_error_of_that_response() {
     for _ in 0..2 {
         let response = call(&mut callers[0], TOO_LARGE, &[], &[]).unwrap();
         assert_eq!(response.kind, TOO_LARGE);
-        assert!(response.head.starts_with(b"4259840 bytes of shared memory needed"));
+        assert!(response.head.starts_with(b"4210688 bytes of shared memory needed"));
     }
     let error = call(&mut callers[0], ECHO, &[], &[Bytes::from(vec![1; 2 << 20])]).unwrap_err();
     assert!(matches!(error, CallError::OutOfSharedMemory(OutOfSharedMemory { budget: 1_048_576, .. })));

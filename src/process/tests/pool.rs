@@ -8,7 +8,7 @@ use super::super::segment::Segment;
 use super::*;
 
 /// The segment of a block for one byte.
-const SMALL: u64 = 128 << 10;
+const SMALL: u64 = 32 << 10;
 
 /// Sends the block to the other side.
 fn publish(allocation: Allocation, incoming: &IncomingSegments) -> u32 {
@@ -53,10 +53,10 @@ fn blocks_of_other_sizes_are_given_up_within_the_budget() {
         .map(|allocation| publish(allocation, &incoming))
         .collect();
     let mut received: Vec<_> = numbers.iter().map(|&number| incoming.take(number, LONG).unwrap()).collect();
-    let large = 200 << 10;
+    let large = 50 << 10;
     for _ in 0..3 {
         let Err(AllocError::OutOfSharedMemory(error)) = pool.alloc(large) else { panic!("there is no room for it") };
-        assert_eq!(error, OutOfSharedMemory { need: (256 + 64) << 10, budget: 4 * SMALL });
+        assert_eq!(error, OutOfSharedMemory { need: (64 + 16) << 10, budget: 4 * SMALL });
         received.pop();
     }
     // With three of the four free it fits; nothing has been given up for those that did not.
@@ -76,10 +76,10 @@ fn blocks_of_other_sizes_are_given_up_within_the_budget() {
 #[test]
 fn an_array_of_a_power_of_two_takes_little_more() {
     let pool = SegmentPool::new(1 << 40);
-    for len in [1, 64 << 10, 128 << 10, 16 << 20] {
+    for len in [1, 16 << 10, 128 << 10, 16 << 20] {
         let block = pool.alloc(len + 1024).unwrap().block;
         assert!(block.area().len() >= len + 1024);
-        assert!(block.segment_len() <= len.next_power_of_two() + (128 << 10));
+        assert!(block.segment_len() <= len.next_power_of_two() + (32 << 10));
     }
     assert!(matches!(pool.alloc(usize::MAX - 10), Err(AllocError::OutOfSharedMemory(_))));
 }

@@ -163,7 +163,7 @@ fn a_caller_gives_up() {
 #[test]
 fn memory_is_bounded() {
     // Room for one block of 1 MiB and one of the smallest.
-    let budget = (1 << 20) + (64 << 10) + (128 << 10);
+    let budget = (1 << 20) + (16 << 10) + (32 << 10);
     let Pair { mut callers, mut callees, caller_link, .. } = pair(1, budget, Duration::ZERO);
     let large = [random_bytes(1, 1 << 20)];
     std::thread::scope(|scope| {
@@ -182,16 +182,16 @@ fn memory_is_bounded() {
         });
         let caller = &mut callers[0];
         call(caller, 0, &[], &large).unwrap();
-        let out_of_memory = OutOfSharedMemory { need: (1 << 20) + (64 << 10), budget };
+        let out_of_memory = OutOfSharedMemory { need: (1 << 20) + (16 << 10), budget };
         assert_eq!(call(caller, 2, &[], &large).unwrap_err(), CallError::OutOfSharedMemory(out_of_memory));
         // It has not been sent, so the mailbox still works.
-        call(caller, 2, &[0; 100 << 10], &[]).unwrap();
+        call(caller, 2, &[0; 12 << 10], &[]).unwrap();
         call(caller, 1, &[], &[]).unwrap();
         call(caller, 2, &[], &large).unwrap();
         // One that is larger than the budget, and one that fits into a larger block.
         let both = [random_bytes(1, 600 << 10), random_bytes(1, 500 << 10)];
         let error = call(caller, 2, &[], &both).unwrap_err();
-        assert!(error.to_string().contains("2162688 bytes of shared memory needed"), "{error}");
+        assert!(error.to_string().contains("2113536 bytes of shared memory needed"), "{error}");
         call(caller, 2, &[], &[random_bytes(1, 500 << 10)]).unwrap();
         call(caller, 2, &[], &large).unwrap();
     });

@@ -22,11 +22,12 @@ fn times() {
     println!("round trip, least (median); each section both ways");
     for (name, spin) in [("spinning", Duration::from_millis(1)), ("futex", Duration::ZERO)] {
         let Spawned { child: _child, mut callers, control: _control } = children::spawn_with(1 << 30, spin);
-        for (what, len, calls) in
-            [("empty", 0, 20_000), ("4 KiB", 4 << 10, 20_000), ("64 KiB", 60 << 10, 5000), ("16 MiB", 16 << 20, 50)]
-        {
-            let sections = if len == 0 { vec![] } else { vec![random_bytes(1, len)] };
-            println!("{name}, {what}: {}", round_trip(&mut callers[0], &sections, calls));
+        let kib = 1 << 10;
+        let sizes =
+            [(0, 20_000), (4, 20_000), (16, 10_000), (32, 10_000), (60, 5000), (72, 5000), (1024, 500), (16_384, 50)];
+        for (len, calls) in sizes {
+            let sections = if len == 0 { vec![] } else { vec![random_bytes(1, len * kib)] };
+            println!("{name}, {len} KiB: {}", round_trip(&mut callers[0], &sections, calls));
         }
     }
     let mut kills: Vec<_> = (0..20).map(|_| children::kill_in_call()).collect();
