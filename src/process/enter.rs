@@ -40,7 +40,8 @@ pub(crate) struct Inherited {
 /// other process returns `None`.
 ///
 /// It must be called at the very start of `main`, before a thread is started or a file opened: it closes all descriptors but
-/// those of the standard streams. A child that cannot be set up says why on its standard error, and exits with code 71.
+/// those of the standard streams. The thread that calls it must live as long as the process, as the kernel remembers the
+/// signal for the end of the parent with that thread. A child that cannot be set up says why on its standard error, and exits with code 71.
 pub(crate) fn enter() -> Option<Inherited> {
     let parent = std::env::var(PARENT_VARIABLE).ok()?;
     match set_up(&parent) {
@@ -119,18 +120,19 @@ impl Setup {
         Self { spin: config.spin, shared_memory: config.shared_memory, limits: config.limits }
     }
 
-    /// Four numbers, and the role.
+    /// Five numbers, and the role.
     pub(super) fn encode(&self, role: &[u8]) -> Vec<u8> {
         let spin = u64::try_from(self.spin.as_nanos()).unwrap_or(u64::MAX);
-        let filters = u64::from(self.limits.filters_system_calls);
-        let numbers = [spin, self.shared_memory, self.limits.open_files, filters];
+        let Limits { open_files, filters_system_calls, local_sockets } = self.limits;
+        let numbers = [spin, self.shared_memory, open_files, u64::from(filters_system_calls), u64::from(local_sockets)];
         numbers.iter().flat_map(|number| number.to_ne_bytes()).chain(role.iter().copied()).collect()
     }
 
     fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
-        let (numbers, role) = bytes.split_at_checked(32)?;
+        let (numbers, role) = bytes.split_at_checked(40)?;
         let number = |index: usize| numbers[8 * index..][..8].try_into().map(u64::from_ne_bytes).ok();
-        let limits = Limits { open_files: number(2)?, filters_system_calls: number(3)? != 0 };
+        let (open_files, filters_system_calls) = (number(2)?, number(3)? != 0);
+        let limits = Limits { open_files, filters_system_calls, local_sockets: number(4)? != 0 };
         Some((Self { spin: Duration::from_nanos(number(0)?), shared_memory: number(1)?, limits }, role))
     }
 }

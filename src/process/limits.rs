@@ -6,26 +6,29 @@ use std::io;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::set_no_new_privs;
 use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-    TargetArch, apply_filter_all_threads, sock_filter,
+    BackendError, BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch, apply_filter_all_threads, sock_filter,
 };
 
 /// What a child process may not do.
 ///
 /// A filter of system calls stands against what a kernel that has been taken over could do to others: reach a network, start
 /// programs, change the system, and touch other processes. What it leaves are files, under the permissions of the process,
-/// and devices.
+/// devices, and threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
     /// How many descriptors the process may have. A CUDA context takes some tens for each device.
     pub(crate) open_files: u64,
     /// Whether system calls are filtered. Without that, only `no_new_privs` is set.
     pub(crate) filters_system_calls: bool,
+    /// Whether the process can make Unix sockets until it calls [`reject_sockets`]. The CUDA driver makes one in `cuInit`,
+    /// which fails without, and none when it opens devices or runs kernels (seen with an H200).
+    pub(crate) local_sockets: bool,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { open_files: 1024, filters_system_calls: true }
+        Self { open_files: 1024, filters_system_calls: true, local_sockets: false }
     }
 }
 
@@ -40,25 +43,42 @@ impl Limits {
         setrlimit(Resource::Nofile, limit(files.map_or(self.open_files, |files| files.min(self.open_files))))?;
         set_no_new_privs(true)?;
         if self.filters_system_calls {
-            for filter in filters().map_err(io::Error::other)? {
-                apply_filter_all_threads(&filter).map_err(io::Error::other)?;
-            }
+            apply(filters())?;
+            apply(socket_filter(self.local_sockets))?;
         }
         Ok(())
     }
 }
 
+/// Ends what [`Limits::local_sockets`] allows. Sockets that the process has, it can use.
+pub(crate) fn reject_sockets() -> io::Result<()> {
+    apply(socket_filter(false))
+}
+
+fn apply(programs: Result<Vec<BpfProgram>, BackendError>) -> io::Result<()> {
+    for program in programs.map_err(io::Error::other)? {
+        apply_filter_all_threads(&program).map_err(io::Error::other)?;
+    }
+    Ok(())
+}
+
+/// The program that rejects new sockets: all of them, or all that are no Unix sockets. What can then be done with a socket
+/// cannot be told by its descriptor, so `connect` and the like are rejected only with all of them.
+fn socket_filter(local_sockets: bool) -> Result<Vec<BpfProgram>, BackendError> {
+    let mut rejected = BTreeMap::new();
+    for call in [libc::SYS_socket, libc::SYS_socketpair] {
+        let rules = if local_sockets { when(0, SeccompCmpOp::Ne, libc::AF_UNIX as u64)? } else { Vec::new() };
+        rejected.insert(call, rules);
+    }
+    if !local_sockets {
+        rejected.extend([libc::SYS_connect, libc::SYS_bind, libc::SYS_listen].map(|call| (call, Vec::new())));
+    }
+    Ok(vec![program(rejected, libc::EPERM)?])
+}
+
 /// System calls that fail with `EPERM`.
 const REJECTED: &[libc::c_long] = &[
-    // Sockets. Those that the process has, it can use.
-    libc::SYS_socket,
-    libc::SYS_socketpair,
-    libc::SYS_connect,
-    libc::SYS_bind,
-    libc::SYS_listen,
-    libc::SYS_accept,
-    libc::SYS_accept4,
-    // A ring of the kernel's makes sockets, too, and no filter sees it.
+    // Sockets are `socket_filter`'s. A ring of the kernel's makes sockets, too, and no filter sees it.
     libc::SYS_io_uring_setup,
     libc::SYS_io_uring_enter,
     libc::SYS_io_uring_register,
@@ -128,13 +148,9 @@ const REJECTED: &[libc::c_long] = &[
     libc::SYS_setrlimit,
 ];
 
-/// The programs of the filters: what matches none of them is allowed.
-fn filters() -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
+/// The filters of everything but sockets. What matches none is allowed.
+fn filters() -> Result<Vec<BpfProgram>, BackendError> {
     let me = u64::from(std::process::id());
-    let when = |argument, operator, value| -> Result<Vec<SeccompRule>, seccompiler::BackendError> {
-        let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?;
-        Ok(vec![SeccompRule::new(vec![condition])?])
-    };
     let mut rejected: BTreeMap<i64, Vec<SeccompRule>> = REJECTED.iter().map(|&call| (call, Vec::new())).collect();
     // A new process: threads have this flag.
     let thread = libc::CLONE_THREAD as u64;
@@ -151,15 +167,23 @@ fn filters() -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
     // Its flags are in memory, where a filter does not see them. C libraries start a thread by `clone` where it is missing.
     let missing = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
 
-    let arch = TargetArch::try_from(std::env::consts::ARCH)?;
-    let program = |calls, error: i32| -> Result<BpfProgram, seccompiler::BackendError> {
-        SeccompFilter::new(calls, SeccompAction::Allow, SeccompAction::Errno(error as u32), arch)?.try_into()
-    };
     let mut programs = vec![program(rejected, libc::EPERM)?, program(missing, libc::ENOSYS)?];
     if cfg!(target_arch = "x86_64") {
         programs.push(reject_x32());
     }
     Ok(programs)
+}
+
+/// Rules that hold where the lower half of an argument is such.
+fn when(argument: u8, operator: SeccompCmpOp, value: u64) -> Result<Vec<SeccompRule>, BackendError> {
+    let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?;
+    Ok(vec![SeccompRule::new(vec![condition])?])
+}
+
+/// A filter that has these calls fail with this error.
+fn program(calls: BTreeMap<i64, Vec<SeccompRule>>, error: i32) -> Result<BpfProgram, BackendError> {
+    let arch = TargetArch::try_from(std::env::consts::ARCH)?;
+    SeccompFilter::new(calls, SeccompAction::Allow, SeccompAction::Errno(error as u32), arch)?.try_into()
 }
 
 /// Rejects system calls by the numbers of the x32 ABI: with them, kernels that have it take every call under a second number.

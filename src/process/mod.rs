@@ -36,7 +36,7 @@ pub(crate) use call::{CallError, Callee, Caller, Closed, SendError, Waiting};
 pub(crate) use child::{Child, ChildConfig, Exit, Spawned};
 pub(crate) use control::Control;
 pub(crate) use enter::{Inherited, enter};
-pub(crate) use limits::Limits;
+pub(crate) use limits::{Limits, reject_sockets};
 pub(crate) use message::{Message, Received};
 pub(crate) use pool::OutOfSharedMemory;
 pub(crate) use segment::Segment;

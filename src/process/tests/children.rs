@@ -20,6 +20,8 @@ const REPORT: u32 = 5;
 const TOO_LARGE: u32 = 6;
 /// The child runs until the request is cancelled.
 const WAIT_FOR_CANCEL: u32 = 7;
+/// The child calls [`reject_sockets`].
+const REJECT_SOCKETS: u32 = 9;
 /// The child sends what is no packet, and then sleeps.
 const BREAK_SOCKET: u32 = 8;
 
@@ -60,6 +62,10 @@ fn serve(mut callee: Callee) {
                 while !callee.is_cancelled() {
                     std::thread::yield_now();
                 }
+                callee.respond(Message { kind, head: &[], sections: &[] }).unwrap();
+            }
+            REJECT_SOCKETS => {
+                reject_sockets().unwrap();
                 callee.respond(Message { kind, head: &[], sections: &[] }).unwrap();
             }
             BREAK_SOCKET => {
@@ -221,10 +227,10 @@ pub(super) fn kill_in_call() -> Duration {
     call(&mut callers[0], ECHO, &[], &[]).unwrap();
     let mut killed = None;
     let mut poll = || {
-        killed.get_or_insert_with(|| {
+        if killed.is_none() {
+            killed = Some(Instant::now());
             child.kill();
-            Instant::now()
-        });
+        }
         Waiting::Continue
     };
     let error = callers[0].call(Message { kind: HANG, head: &[], sections: &[] }, &mut poll).unwrap_err();
@@ -311,6 +317,24 @@ fn a_child_has_its_limits() {
             _ => assert!(result.contains("code: 1,"), "{line}"),
         }
     }
+}
+
+#[test]
+fn a_child_can_make_local_sockets_until_it_rejects_them() {
+    let limits = Limits { local_sockets: true, ..Limits::default() };
+    let Spawned { child: _child, callers, control: _control } =
+        Child::spawn(&ChildConfig { limits, ..config(0) }).unwrap();
+    let [mut first, mut second] = <[Caller; 2]>::try_from(callers).unwrap();
+    let mut socket_lines = || {
+        let report = String::from_utf8(call(&mut first, REPORT, &[], &[]).unwrap().head).unwrap();
+        let lines = report.lines().filter(|line| line.contains("socket")).map(|line| line.contains("code: 1,"));
+        lines.collect::<Vec<_>>()
+    };
+    // A Unix one, an internet one, and a pair.
+    assert_eq!(socket_lines(), [false, true, false]);
+    // All threads reject them after one has called for that.
+    call(&mut second, REJECT_SOCKETS, &[], &[]).unwrap();
+    assert_eq!(socket_lines(), [true, true, true]);
 }
 
 #[test]
