@@ -41,7 +41,7 @@ pub(super) const RETIRED: u8 = 2;
 pub(super) const SETUP: u8 = 3;
 
 /// A packet, without its first byte.
-type Packet = (Vec<u8>, Vec<OwnedFd>);
+pub(super) type Packet = (Vec<u8>, Vec<OwnedFd>);
 
 /// Messages between two processes that are no calls: the first ones, settings, the request to end. They arrive in order.
 #[derive(Debug)]
@@ -135,7 +135,7 @@ impl Link {
     /// Reads packets until the end. Fails, in words, at one that cannot be.
     fn read(&self, messages: &SyncSender<Packet>) -> Result<(), String> {
         loop {
-            let Some((kind, bytes, mut descriptors)) = receive(self.socket.as_fd())? else { return Ok(()) };
+            let Some((kind, (bytes, mut descriptors))) = receive(self.socket.as_fd())? else { return Ok(()) };
             match (kind, descriptors.len()) {
                 // Nobody wants them if the receiver is dropped.
                 (MESSAGE, _) => drop(messages.send((bytes, descriptors))),
@@ -224,8 +224,8 @@ pub(super) fn send(socket: BorrowedFd<'_>, kind: u8, bytes: &[u8], descriptors: 
     }
 }
 
-/// Receives one packet: its first byte, the others, and descriptors; `None` at the end. Fails, in words, if it cannot be.
-pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Option<(u8, Vec<u8>, Vec<OwnedFd>)>, String> {
+/// Receives one packet, and its first byte; `None` at the end. Fails, in words, if it cannot be.
+pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Option<(u8, Packet)>, String> {
     let mut bytes = vec![0; MAX_PACKET];
     let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(MAX_DESCRIPTORS))];
     let mut ancillary = RecvAncillaryBuffer::new(&mut space);
@@ -248,5 +248,5 @@ pub(super) fn receive(socket: BorrowedFd<'_>) -> Result<Option<(u8, Vec<u8>, Vec
             descriptors.extend(received);
         }
     }
-    Ok(Some((kind, rest.to_vec(), descriptors)))
+    Ok(Some((kind, (rest.to_vec(), descriptors))))
 }

@@ -96,7 +96,7 @@ fn receive_setup(socket: &OwnedFd) -> io::Result<(Setup, Vec<u8>, Vec<Mailbox>)>
         return Err(io::Error::new(io::ErrorKind::TimedOut, "no setup from the parent"));
     }
     let packet = control::receive(socket.as_fd()).map_err(io::Error::other)?;
-    let Some((control::SETUP, bytes, descriptors)) = packet else {
+    let Some((control::SETUP, (bytes, descriptors))) = packet else {
         return Err(io::Error::other("no setup from the parent"));
     };
     let (setup, role) = Setup::decode(&bytes).ok_or_else(|| io::Error::other("the setup is too short"))?;

@@ -103,7 +103,7 @@ fn report() -> String {
     tried("open pidfd", pidfd_open(parent, PidfdFlags::empty()).err().map(Into::into));
     tried("unset death signal", rustix::process::set_parent_process_death_signal(None).err().map(Into::into));
     let nofile = getrlimit(Resource::Nofile);
-    tried("set limit", rustix::process::setrlimit(Resource::Nofile, nofile.clone()).err().map(Into::into));
+    tried("set limit", rustix::process::setrlimit(Resource::Nofile, nofile).err().map(Into::into));
     tried("ptrace", system_call(libc::SYS_ptrace, 0));
     tried("mount", system_call(libc::SYS_mount, 0));
     tried("unshare", system_call(libc::SYS_unshare, libc::CLONE_NEWUSER.into()));

@@ -179,7 +179,8 @@ fn random_areas_are_read_within_bounds() {
     for _ in 0..20_000 {
         // Lengths near to what is possible, and far from it.
         let length = |most: u64| {
-            random.next() >> (64 - below(&random, 64).max(1)) & if random.next() % 4 == 0 { u64::MAX } else { most }
+            random.next() >> (64 - below(&random, 64).max(1))
+                & if random.next().is_multiple_of(4) { u64::MAX } else { most }
         };
         let table: Vec<u8> = (0..LEN / 8).flat_map(|_| length(127).to_ne_bytes()).collect();
         area.write(0, &table);
