@@ -7,7 +7,7 @@
 #   gpu-bundle/run.sh memcheck     tests under compute-sanitizer, but for those that fault on purpose or hold times to bounds
 #   gpu-bundle/run.sh racecheck    the built-in kernels under compute-sanitizer
 #   gpu-bundle/run.sh bench PART   the bench, or a part of it: small, memory, catalogue, resident, workers, priority, devices, telemetry,
-#                                  graphs, triangles, traversal, operands, pagerank, batch, batch-cost, batch-pipeline
+#                                  graphs, triangles, traversal, operands, isolation, pagerank, batch, batch-cost, batch-pipeline
 #   gpu-bundle/run.sh peers        the rows that torch has too, ours and torch's
 #   gpu-bundle/run.sh soak 600     ten minutes at full load; ends with 1 where anything does not hold
 set -euo pipefail
@@ -24,8 +24,8 @@ for line in sys.stdin:
         print(message["executable"])' "${!#}"
 }
 
-tests=$(built test --release --features cuda,axum --test cuda)
-bench=$(built bench --features cuda,axum --bench cuda)
+tests=$(built test --release --features cuda,axum,isolation --test cuda)
+bench=$(built bench --features cuda,axum,isolation --bench cuda)
 soak=$(built bench --features cuda --bench cuda_soak)
 mkdir -p "$out"
 strip -o "$out/cuda-tests" "$tests"

@@ -18,6 +18,7 @@
 //! | `Internal` | `internal` | 500 | 13 `INTERNAL` | a bug or failure in the server |
 //! | `Overloaded` | `overloaded` | 503 | 14 `UNAVAILABLE` | at capacity; retry later |
 //! | `Unavailable` | `unavailable` | 503 | 14 `UNAVAILABLE` | a device or worker has failed |
+//! | `Quarantined` | `quarantined` | 503 | 14 `UNAVAILABLE` | the kernel is not run for a while, as it has ended its process several times |
 //! | `MemoryExhausted` | `memory_exhausted` | 503 | 8 `RESOURCE_EXHAUSTED` | the memory for requests is in use; retry later |
 //! | `InsufficientStorage` | `insufficient_storage` | 507 | 8 `RESOURCE_EXHAUSTED` | what is to be stored does not fit into its budget |
 //! | `DeadlineExceeded` | `deadline_exceeded` | 504 | 4 `DEADLINE_EXCEEDED` | deadline exceeded |

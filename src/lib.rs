@@ -106,7 +106,7 @@
 //! | `grpc` | | `tower_kernels::grpc`: a gRPC server and client over tonic, health and reflection |
 //! | `hyper` | | `tower_kernels::hyper`: a pipeline as a hyper service, and a server with graceful shutdown |
 //! | `tls` | | TLS for the server of `hyper`, with certificate reload and client certificates; enables `hyper` |
-//! | `isolation` | | kernels in child processes, on Linux; enables `service` |
+//! | `isolation` | | kernels in processes of their own, on Linux, so that a fault costs one request one error; enables `service` |
 //! | `server` | | the program `tower-kernels`; enables `auth`, `axum`, `cache`, `cuda`, `docs`, `grpc`, `hyper`, `isolation`, `kernels` and `tls` |
 //! | `full` | | all of the above |
 //! | `tower-buffer` | yes | [`error::classify`](fn@error::classify) recognizes the `Closed` of tower's `Buffer`; enabled by the layers that classify errors |

@@ -109,7 +109,7 @@ where
     FloatArray: From<Vec<T>> + From<Buffer<T>>,
 {
     let mut service = service(|_| {});
-    let memory = service.backend().pinned_memory().clone();
+    let memory = service.backend().pinned_memory().expect("this process has the device open").clone();
     let input = pricing(contracts, real, |values| {
         if pinned { memory.copy_of(&values).expect("pinned memory").into() } else { values.into() }
     });
@@ -137,7 +137,12 @@ fn volatility_rows() {
         for (from, pinned) in [("pageable", false), ("pinned", true)] {
             let mut service = service(|_| {});
             let returns: Buffer<f64> = if pinned {
-                service.backend().pinned_memory().copy_of(&returns).expect("pinned memory")
+                service
+                    .backend()
+                    .pinned_memory()
+                    .expect("this process has the device open")
+                    .copy_of(&returns)
+                    .expect("pinned memory")
             } else {
                 returns.clone().into()
             };

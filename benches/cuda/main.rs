@@ -8,7 +8,7 @@
 //! The second runs parts of it: `small`, `memory`, `catalogue`, `resident`, `workers`, `priority`, `graphs`,
 //! `triangles`, `operands`, `pagerank`, `neural-network`, `devices`, `telemetry`, `batch`, `batch-cost`,
 //! `batch-pipeline`, `similarity`, `traversal`, `communities`, `neighborhoods`,
-//! `motifs`, `crossover`.
+//! `motifs`, `crossover`, and with the feature `isolation` the part of that name.
 
 // The plain loop, and the kernels here, are promises about device code.
 #![allow(unsafe_code)]
@@ -17,10 +17,15 @@ mod batch;
 mod catalogue;
 mod communities;
 mod crossover;
+#[cfg(all(feature = "isolation", target_os = "linux"))]
+#[path = "../../tests/support/device_faults.rs"]
+mod device_faults;
 mod devices;
 mod embedded;
 mod graphs;
 mod hold;
+#[cfg(all(feature = "isolation", target_os = "linux"))]
+mod isolation;
 mod kernels;
 mod motifs;
 mod neighborhoods;
@@ -54,6 +59,8 @@ pub(crate) const EMPTY_PTX: &str = ".version 8.2\n.target sm_75\n.address_size 6
 pub(crate) type Cuda = KernelService<CudaBackend>;
 
 fn main() {
+    #[cfg(all(feature = "isolation", target_os = "linux"))]
+    tower_kernels::backends::process::run_device_process(isolation::registry);
     let device = match cuda::devices() {
         Ok(devices) => devices[0].clone(),
         Err(why) => {
@@ -94,6 +101,10 @@ fn main() {
     }
     if wanted("operands") {
         operands::run();
+    }
+    #[cfg(all(feature = "isolation", target_os = "linux"))]
+    if wanted("isolation") {
+        isolation::run();
     }
     if wanted("pagerank") {
         pagerank::run();
@@ -304,7 +315,7 @@ fn payloads(base: &Row) {
 }
 
 pub(crate) fn pinned_input(service: &Cuda, len: usize) -> Payload {
-    let memory = service.backend().pinned_memory();
+    let memory = service.backend().pinned_memory().expect("this process has the device open");
     let [x, y] = [1.0, 2.0].map(|value| memory.copy_of(&vec![value; len]).expect("pinned memory"));
     Payload::typed(SaxpyInput { a: 2.0, x, y })
 }
@@ -344,7 +355,7 @@ fn thresholds() {
 /// What it costs to pin.
 fn pinning() {
     let service = service(|_| {});
-    let memory = service.backend().pinned_memory();
+    let memory = service.backend().pinned_memory().expect("this process has the device open");
     for mib in [2_usize, 16, 64, 256] {
         let context = cudarc::driver::CudaContext::new(0).unwrap();
         let start = Instant::now();

@@ -84,7 +84,7 @@ fn main() -> ExitCode {
         let context = cudarc::driver::CudaContext::new(0).ok()?;
         context.mem_get_info().ok().map(|(free, _)| free as u64)
     };
-    let pinned = cuda.pinned_memory().clone();
+    let pinned = cuda.pinned_memory().expect("this process has the device open").clone();
     let pin: Pin = Arc::new(move |array| pinned.copy_of(array));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads");
     let report = runtime.block_on(async {

@@ -4,6 +4,7 @@
 //! * [`cpu::CpuBackend`]: the host's processors.
 //! * `cuda::CudaBackend`: one NVIDIA GPU (feature `cuda`).
 //! * [`BatchedLayer`]: merges requests into shared runs of any backend.
+//! * `process`: isolated backends, whose kernels run in processes of their own (feature `isolation`, on Linux).
 //!
 //! A backend of your own runs jobs on a thread of its own or forwards them to another service; see
 //! [`Job`](crate::service::Job) and the example `custom_backend`.
@@ -26,7 +27,8 @@
 //!
 //! # Lost devices
 //!
-//! A device that faults, or hangs past its timeout, is lost until the process is restarted. Its pool closes, which readiness,
+//! A device that faults, or hangs past its timeout, is lost until the process is restarted, unless it is isolated: see the
+//! module `process`. Its pool closes, which readiness,
 //! `/health` and `/metrics` report from then on, and hands its jobs back:
 //!
 //! | the job | goes to |
@@ -48,6 +50,8 @@ pub mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 mod local;
+#[cfg(all(feature = "isolation", target_os = "linux"))]
+pub mod process;
 pub(crate) mod worker_pool;
 
 pub use batched::BatchedLayer;

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::pinned;
 
 /// Configuration of a [`CudaBackend`](crate::backends::cuda::CudaBackend).
 ///
 /// Fields may be added in a minor version: end a literal with `..Default::default()`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CudaConfig {
     /// Worker threads. Each runs one request at a time, and owns CUDA streams, 16 MiB of pinned staging memory and 2 MiB
     /// of device memory. 0 counts as 1. Default: half the host's processors, at least 2 and at most 8.

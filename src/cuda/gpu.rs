@@ -151,7 +151,7 @@ fn library() -> Option<&'static Nvml> {
 
 impl Gpu {
     /// The sensors of the device with this PCI address, if NVML knows it.
-    pub(super) fn find(ordinal: u32, pci_bus_id: &str) -> Option<Self> {
+    pub(crate) fn find(ordinal: u32, pci_bus_id: &str) -> Option<Self> {
         let known = |nvml: &'static Nvml| {
             let device = nvml.device_by_pci_bus_id(pci_bus_id)?;
             let uuid = device.uuid()?;

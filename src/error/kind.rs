@@ -30,6 +30,8 @@ pub enum ErrorKind {
     Overloaded,
     /// A device or worker has failed.
     Unavailable,
+    /// The kernel is not run for a while, as it has ended its process several times.
+    Quarantined,
     /// The memory for requests is in use; retry later.
     MemoryExhausted,
     /// What is to be stored does not fit into the budget for it; retrying does not help until something is removed.
@@ -40,7 +42,7 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// Every kind, in the order of the table.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::InvalidArgument,
         Self::Unauthenticated,
         Self::NotFound,
@@ -53,6 +55,7 @@ impl ErrorKind {
         Self::Internal,
         Self::Overloaded,
         Self::Unavailable,
+        Self::Quarantined,
         Self::MemoryExhausted,
         Self::InsufficientStorage,
         Self::DeadlineExceeded,
@@ -69,6 +72,7 @@ impl ErrorKind {
             Self::TooLarge => "too_large",
             Self::Unsupported => "unsupported",
             Self::RateLimited => "rate_limited",
+            Self::Quarantined => "quarantined",
             Self::MemoryExhausted => "memory_exhausted",
             Self::InsufficientStorage => "insufficient_storage",
             Self::Cancelled => "cancelled",
@@ -93,7 +97,7 @@ impl ErrorKind {
             Self::RateLimited => 429,
             Self::Cancelled => 499,
             Self::Internal => 500,
-            Self::MemoryExhausted | Self::Overloaded | Self::Unavailable => 503,
+            Self::MemoryExhausted | Self::Overloaded | Self::Quarantined | Self::Unavailable => 503,
             Self::DeadlineExceeded => 504,
             Self::InsufficientStorage => 507,
         }
@@ -112,7 +116,7 @@ impl ErrorKind {
             Self::TooLarge => 11,
             Self::Unsupported => 12,
             Self::Internal => 13,
-            Self::Overloaded | Self::Unavailable => 14,
+            Self::Overloaded | Self::Quarantined | Self::Unavailable => 14,
             Self::Unauthenticated => 16,
         }
     }

@@ -250,6 +250,11 @@ impl Caller {
         }
     }
 
+    /// Whether the other process had taken the request of the last call before it ended.
+    pub(crate) fn was_taken(&self) -> bool {
+        self.side.mailbox.started().load(Ordering::Relaxed) == self.side.turn
+    }
+
     /// Why the link is closed.
     fn closed(&self) -> CallError {
         self.side.link.corrupt().map_or(CallError::Died, |what| CallError::Corrupt(what.to_owned()))
@@ -285,18 +290,14 @@ impl Callee {
             }
             look = self.side.mailbox.look(self.side.turn);
         }
+        self.side.mailbox.started().store(next_turn(self.side.turn), Ordering::Relaxed);
         self.side.receive(Direction::Request).map_err(|error| match error {
             NoBlock::Closed => self.closed(),
             NoBlock::Corrupt(what) => Closed::Corrupt(what),
         })
     }
 
-    /// Whether the caller has asked to stop: one load.
-    pub(crate) fn is_cancelled(&self) -> bool {
-        self.side.mailbox.cancelled().load(Ordering::Relaxed) == self.side.turn
-    }
-
-    /// [`is_cancelled`](Self::is_cancelled) of this request, for another thread or for longer than a borrow.
+    /// Returns whether the caller has asked to stop this request, for any thread and for as long as it is kept.
     pub(crate) fn cancel_check(&self) -> CancelCheck {
         CancelCheck { mailbox: self.side.mailbox.clone(), turn: self.side.turn }
     }

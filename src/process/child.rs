@@ -55,7 +55,6 @@ pub(crate) struct Spawned {
 #[derive(Debug)]
 pub(crate) struct Child {
     process: Arc<Process>,
-    link: Arc<Link>,
 }
 
 impl Child {
@@ -85,7 +84,7 @@ impl Child {
 
         let caller = |mailbox: &Mailbox| Caller::new(Arc::clone(&link), mailbox.clone(), config.spin);
         let callers = link.mailboxes.iter().map(caller).collect();
-        Ok(Spawned { child: Self { process, link }, callers, control })
+        Ok(Spawned { child: Self { process }, callers, control })
     }
 
     pub(crate) fn pid(&self) -> u32 {
@@ -95,12 +94,6 @@ impl Child {
     /// Kills the process (`SIGKILL`). It may have ended already.
     pub(crate) fn kill(&self) {
         self.process.kill();
-    }
-
-    /// Closes this side of the connection: in the child, [`Callee::next`](super::Callee::next) and
-    /// [`Control::recv`](super::Control::recv) then end.
-    pub(crate) fn close(&self) {
-        self.link.shutdown();
     }
 
     /// How the process has ended, or `None` if it has not.

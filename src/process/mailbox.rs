@@ -42,6 +42,7 @@ pub(super) const INLINE: usize = 8 << 10;
 
 /// Offsets in a mailbox. What different processes write is in different cache lines.
 const WORD: usize = 0;
+const STARTED: usize = 32;
 const CANCELLED: usize = 64;
 const HEADERS: [usize; 2] = [128, 192];
 const AREAS: [usize; 2] = [4096, 4096 + INLINE];
@@ -105,6 +106,11 @@ impl Mailbox {
 
     fn word(&self) -> &AtomicU32 {
         self.segment.word(self.base + WORD)
+    }
+
+    /// The turn of the last request that the callee has taken.
+    pub(super) fn started(&self) -> &AtomicU32 {
+        self.segment.word(self.base + STARTED)
     }
 
     /// The turn whose call is cancelled.

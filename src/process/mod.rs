@@ -16,7 +16,6 @@
 #![allow(unsafe_code)]
 #![deny(unsafe_op_in_unsafe_fn)]
 // Until the backend that runs kernels in child processes is there.
-#![cfg_attr(not(test), allow(dead_code, unused_imports))]
 
 mod call;
 mod child;
@@ -33,10 +32,13 @@ mod tests;
 mod watcher;
 
 pub(crate) use call::{CallError, Callee, Caller, Closed, SendError, Waiting};
-pub(crate) use child::{Child, ChildConfig, Exit, Spawned};
+#[cfg(test)]
+pub(crate) use child::Exit;
+pub(crate) use child::{Child, ChildConfig, Spawned};
 pub(crate) use control::Control;
-pub(crate) use enter::{Inherited, enter};
+pub(crate) use enter::{Inherited, enter, exit_now};
 pub(crate) use limits::{Limits, reject_sockets};
 pub(crate) use message::{Message, Received};
 pub(crate) use pool::OutOfSharedMemory;
+#[cfg(test)]
 pub(crate) use segment::Segment;

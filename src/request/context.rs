@@ -389,7 +389,11 @@ impl Execution {
 
 /// Scheduling priority of a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[cfg_attr(feature = "service", derive(schemars::JsonSchema), schemars(rename_all = "lowercase"))]
+#[cfg_attr(
+    feature = "service",
+    derive(serde::Serialize, serde::Deserialize, schemars::JsonSchema),
+    serde(rename_all = "lowercase")
+)]
 pub enum Priority {
     /// Shed first.
     Low,

@@ -98,6 +98,8 @@ mod tests {
             usage: CudaUsage::default(),
             modules_loaded: 1,
             modules_loading: 2,
+            #[cfg(all(feature = "isolation", target_os = "linux"))]
+            processes: None,
         };
         status.cuda = CudaState::On { devices: vec![device.clone()], missing: Vec::new() };
         assert_eq!(not_ready(&status, &registry).unwrap(), "the device code of 2 kernels is being loaded");

@@ -125,6 +125,30 @@ pub enum KernelError {
         /// see.
         reason: Arc<str>,
     },
+    /// The kernel ended the [device process](crate::backends::process) that ran it: by a fault of the device, by ending the
+    /// process, or by not ending itself. Other requests are not affected.
+    DeviceFault {
+        /// The kernel's id.
+        kernel: Cow<'static, str>,
+        /// The fault, as reported by the driver or the operating system. It is for operators and not part of the error's text,
+        /// which clients see.
+        reason: Arc<str>,
+    },
+    /// The device process that ran the kernel was ended by another request, and the kernel cannot be run again, as it is not
+    /// [pure](crate::service::KernelInfo::pure).
+    Interrupted {
+        /// The device, such as `CUDA 0`.
+        device: Arc<str>,
+        /// Why it ended, for operators.
+        reason: Arc<str>,
+    },
+    /// The kernel has ended its device process several times, and is rejected for a while.
+    Quarantined {
+        /// The kernel's id.
+        kernel: Cow<'static, str>,
+        /// For how long it is rejected from now on.
+        remaining: Duration,
+    },
     /// The request refers to operands, which are being [loaded](crate::service::Operands::load).
     OperandsLoading,
     /// The backend's worker threads have ended.
@@ -235,6 +259,13 @@ impl fmt::Display for KernelError {
                 write!(f, "the response is larger than the maximum of {max} bytes")
             }
             Self::DeviceLost { device, .. } => write!(f, "{device} is lost until this process is restarted"),
+            Self::DeviceFault { kernel, .. } => write!(f, "`{kernel}` ended the device process that ran it"),
+            Self::Interrupted { device, .. } => {
+                write!(f, "the process of {device} was ended by another request while the kernel ran")
+            }
+            Self::Quarantined { kernel, .. } => {
+                write!(f, "`{kernel}` is rejected for a while: it has ended its device process several times")
+            }
             Self::OperandsLoading => f.write_str("the stored operands are being loaded; try again later"),
             Self::Stopped { backend } => write!(f, "the {backend} backend has stopped"),
             Self::Panicked { message } => write!(f, "the kernel panicked: {message}"),
@@ -274,9 +305,14 @@ impl Classify for KernelError {
             Self::OutOfMemory { .. } => ErrorKind::Overloaded,
             Self::Memory(error) => error.kind(),
             Self::ResponseTooLarge { .. } => ErrorKind::TooLarge,
-            Self::DeviceLost { .. } | Self::OperandsLoading | Self::Stopped { .. } => ErrorKind::Unavailable,
+            Self::DeviceLost { .. } | Self::Interrupted { .. } | Self::OperandsLoading | Self::Stopped { .. } => {
+                ErrorKind::Unavailable
+            }
+            Self::Quarantined { .. } => ErrorKind::Quarantined,
             Self::Backend(backend) => backend.classification.kind,
-            Self::Panicked { .. } | Self::Encode(_) | Self::Device(_) | Self::Kernel(_) => ErrorKind::Internal,
+            Self::DeviceFault { .. } | Self::Panicked { .. } | Self::Encode(_) | Self::Device(_) | Self::Kernel(_) => {
+                ErrorKind::Internal
+            }
         }
     }
 
@@ -284,7 +320,8 @@ impl Classify for KernelError {
         match self {
             Self::Memory(error) => error.retry_after(),
             Self::Backend(backend) => backend.classification.retry_after,
-            Self::OperandsLoading => Some(Duration::from_secs(1)),
+            Self::Interrupted { .. } | Self::OperandsLoading => Some(Duration::from_secs(1)),
+            Self::Quarantined { remaining, .. } => Some(*remaining),
             // Memory is released when a request ends, which most do within a second.
             _ => (self.kind() == ErrorKind::Overloaded).then_some(Duration::from_secs(1)),
         }

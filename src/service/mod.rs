@@ -40,8 +40,11 @@ mod shared_run;
 #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
 mod signature;
 mod tensor;
-#[cfg_attr(not(test), allow(dead_code, unused_imports, reason = "for backends in other processes"))]
-mod transfer;
+#[cfg_attr(
+    not(all(feature = "isolation", target_os = "linux")),
+    allow(dead_code, unused_imports, reason = "for backends in other processes")
+)]
+pub(crate) mod transfer;
 mod unencoded;
 
 pub use crate::buffer::{Bf16, Buffer, DType, Element, F16};

@@ -8,9 +8,14 @@ mod catalogue;
 mod compiled;
 mod contract;
 mod device_algorithms;
+#[cfg(all(feature = "isolation", target_os = "linux"))]
+#[path = "../support/device_faults.rs"]
+mod device_faults;
 mod domain;
 mod faults;
 mod goldens;
+#[cfg(all(feature = "isolation", target_os = "linux"))]
+mod isolation;
 mod launch_context;
 mod loading;
 mod memory;
@@ -30,6 +35,8 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use tower_kernels::cuda;
 
 fn main() {
+    #[cfg(all(feature = "isolation", target_os = "linux"))]
+    tower_kernels::backends::process::run_device_process(isolation::registry);
     if std::env::args().nth(1).as_deref() == Some(faults::CHILD) {
         faults::lose_the_device();
         return;
@@ -67,6 +74,8 @@ fn main() {
             telemetry::TESTS,
             faults::TESTS,
             domain::TESTS,
+            #[cfg(all(feature = "isolation", target_os = "linux"))]
+            isolation::TESTS,
         ]
         .into_iter()
         .flatten()
@@ -82,6 +91,7 @@ fn main() {
 const ALONE: &[&str] = &[
     "domain::",
     "faults::",
+    "isolation::",
     "operands::a_kernel_that_writes_to_a_copy_faults",
     "operands::requests_go_where_the_operand_is_until_that_device_is_lost",
     "priority::high_priority_overtakes_low_priority_that_waits_for_room",

@@ -78,7 +78,14 @@ fn pinned_payloads_give_the_same_bits_in_every_encoding() {
         let same = |name: &str, values: &[f32]| {
             assert!(values.iter().map(|v| v.to_bits()).eq(expected.y.iter().map(|v| v.to_bits())), "{name}, {len}");
         };
-        let pinned = |values: &[f32]| bench.backend.pinned_memory().copy_of(values).expect("there is enough");
+        let pinned = |values: &[f32]| {
+            bench
+                .backend
+                .pinned_memory()
+                .expect("this process has the device open")
+                .copy_of(values)
+                .expect("there is enough")
+        };
         for _ in 0..3 {
             let output = saxpy(&bench, input(pinned(&x), pinned(&y))).downcast::<SaxpyOutput>().unwrap();
             same("typed, pinned", &output.y);
@@ -132,7 +139,7 @@ fn a_tensor_of_an_answer_is_pinned_memory_and_the_next_input() {
 
 fn an_answer_outlives_its_backend() {
     let bench = with_saxpy(Bench::new(1));
-    let memory = bench.backend.pinned_memory().clone();
+    let memory = bench.backend.pinned_memory().expect("this process has the device open").clone();
     let x = memory.copy_of(&vec![2.0_f32; MIB]).unwrap();
     let input = Payload::typed(SaxpyInput { a: 3.0, x: x.clone(), y: x });
     let output = saxpy(&bench, input.clone()).downcast::<SaxpyOutput>().unwrap();
@@ -166,7 +173,7 @@ fn with_the_pool_exhausted_arrays_go_through_staging() {
 
 fn what_is_uploaded_may_be_changed_and_dropped_at_once() {
     let bench = Bench::new(1);
-    let memory = bench.backend.pinned_memory().clone();
+    let memory = bench.backend.pinned_memory().expect("this process has the device open").clone();
     let bench = bench.with("test/careless", move |cuda| {
         let values = numbers(8 * MIB, 4);
         let mut there = Vec::new();

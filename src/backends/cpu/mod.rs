@@ -8,6 +8,8 @@ use std::time::Duration;
 use tower::load::Load;
 use tower_service::Service;
 
+#[cfg(all(feature = "isolation", target_os = "linux"))]
+use super::process::{ProcessConfig, ProcessStatus, Processes, Setup};
 use super::worker_pool::{PoolHandle, PoolLoad, PoolStatus, Profile, Reservation, RunFuture, Worker, WorkerPool};
 use crate::service::{BackendKind, Job, KernelError, KernelResponse, RunContext, Typed};
 
@@ -19,6 +21,8 @@ use crate::service::{BackendKind, Job, KernelError, KernelResponse, RunContext, 
 #[derive(Clone, Debug)]
 pub struct CpuBackend {
     handle: PoolHandle,
+    #[cfg(all(feature = "isolation", target_os = "linux"))]
+    processes: Option<Arc<Processes>>,
 }
 
 /// The settings of a [`CpuBackend`].
@@ -57,21 +61,60 @@ impl CpuBackend {
     /// # Errors
     /// If the operating system cannot start a thread.
     pub fn with_config(config: CpuConfig) -> Result<Self, KernelError> {
-        let profile = Profile {
+        let profile = Self::profile(&config);
+        let workers = |_: &_| Ok(std::iter::repeat_with(|| CpuWorker).take(config.workers.max(1)).collect());
+        let pool = WorkerPool::start(profile, config.queue, None, workers)?;
+        Ok(Self {
+            handle: PoolHandle::new(Arc::new(pool)),
+            #[cfg(all(feature = "isolation", target_os = "linux"))]
+            processes: None,
+        })
+    }
+
+    fn profile(config: &CpuConfig) -> Profile {
+        Profile {
             backend: BackendKind::Cpu,
             device: None,
             idle_spin: Duration::ZERO,
             inline: config.inline,
+            isolated: false,
             busy_poll: Duration::ZERO,
             shutdown_grace: Duration::ZERO,
             launch: Duration::ZERO,
             bytes_per_second: 8e9,
             operations_per_second: 2e9,
             pinned_memory: None,
-        };
-        let workers = |_: &_| Ok(std::iter::repeat_with(|| CpuWorker).take(config.workers.max(1)).collect());
-        let pool = WorkerPool::start(profile, config.queue, None, workers)?;
-        Ok(Self { handle: PoolHandle::new(Arc::new(pool)) })
+        }
+    }
+
+    /// Creates a backend whose kernels run in a [process of their own](super::process). No job runs on the calling thread.
+    ///
+    /// # Errors
+    /// If the process does not start, or the operating system cannot start a thread.
+    #[cfg(all(feature = "isolation", target_os = "linux"))]
+    pub fn isolated(config: &CpuConfig, processes: &ProcessConfig) -> Result<Self, KernelError> {
+        let profile = Profile { isolated: true, ..Self::profile(config) };
+        let (processes, pool) = Processes::start_pool(processes, Setup::cpu(), config.workers, config.queue, profile)?;
+        Ok(Self { handle: PoolHandle::new(Arc::new(pool)), processes: Some(Arc::new(processes)) })
+    }
+
+    /// Returns the state of the processes that run the kernels; `None` if they run in this process.
+    #[cfg(all(feature = "isolation", target_os = "linux"))]
+    pub fn processes(&self) -> Option<ProcessStatus> {
+        self.processes.as_ref().map(|processes| processes.status())
+    }
+
+    /// Ends the [quarantine](super::process#quarantine) of a kernel, for all tenants. Returns whether it was in one.
+    #[cfg(all(feature = "isolation", target_os = "linux"))]
+    pub fn release_kernel(&self, id: &str) -> bool {
+        self.processes.as_ref().is_some_and(|processes| processes.release(id))
+    }
+
+    /// Has the standby take over, and a new one started, without losing a request: after an upgrade of a driver or a file
+    /// that the process has open, say. Returns whether there was a standby.
+    #[cfg(all(feature = "isolation", target_os = "linux"))]
+    pub fn replace_process(&self) -> bool {
+        self.processes.as_ref().is_some_and(|processes| processes.switch())
     }
 
     /// Returns a snapshot of the queued and running jobs.

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use crate::backends::worker_pool::{MemoryBudget, Reservation};
+use crate::backends::worker_pool::memory_budget::{MemoryBudget, Reservation};
 use crate::cuda::{ReserveMemory, ReservedMemory};
 
-impl ReserveMemory for Arc<MemoryBudget> {
+impl<T: Send + 'static> ReserveMemory for Arc<MemoryBudget<T>> {
     fn capacity(&self) -> u64 {
         MemoryBudget::capacity(self)
     }
@@ -27,7 +27,7 @@ impl ReserveMemory for Arc<MemoryBudget> {
     }
 }
 
-impl ReservedMemory for Reservation {
+impl<T: Send + 'static> ReservedMemory for Reservation<T> {
     fn bytes(&self) -> u64 {
         Self::bytes(self)
     }

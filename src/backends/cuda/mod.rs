@@ -45,11 +45,14 @@
 //! write to its memory, and because the driver would wait for it.
 
 mod devices;
+#[cfg(all(feature = "isolation", target_os = "linux"))]
+mod isolated;
 mod memory_budget;
+mod open_device;
 mod usage;
 mod worker;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
@@ -59,14 +62,20 @@ use tower::load::Load;
 use tower_service::Service;
 
 pub use self::devices::{CudaDevices, MissingDevice};
+#[cfg(all(feature = "isolation", target_os = "linux"))]
+use self::isolated::IsolatedDevice;
+use self::open_device::OpenDevice;
 pub use self::usage::CudaUsage;
-use self::worker::CudaWorker;
+pub(crate) use self::usage::usage;
+pub(crate) use self::worker::CudaWorker;
+#[cfg(all(feature = "isolation", target_os = "linux"))]
+use super::process::{ProcessConfig, ProcessStatus, ReportedUsage};
 use super::worker_pool::{MemoryBudget, PoolHandle, PoolLoad, PoolStatus, Profile, RunFuture, WorkerPool};
 pub use crate::cuda::CudaConfig;
 use crate::cuda::{
     CudaError, Device, DeviceInfo, Gpu, HostArrays, Module, Peak, PinnedMemory, StreamExecutor, Unavailable,
 };
-use crate::service::{BackendKind, Job, KernelError, KernelResponse, OperandBudget, OperandError};
+use crate::service::{BackendKind, Job, KernelError, KernelResponse, OperandError};
 
 /// One CUDA device as a backend.
 ///
@@ -76,15 +85,25 @@ use crate::service::{BackendKind, Job, KernelError, KernelResponse, OperandBudge
 #[derive(Clone, Debug)]
 pub struct CudaBackend {
     handle: PoolHandle,
-    device: Arc<Device>,
-    memory_budget: Arc<MemoryBudget>,
-    /// Copies operands to the device ahead of requests; created when that is first needed.
-    placement_worker: Arc<Mutex<Option<CudaWorker>>>,
-    config: Arc<CudaConfig>,
+    runtime: Runtime,
+}
+
+/// The process that has the device open.
+#[derive(Clone, Debug)]
+enum Runtime {
+    /// This one.
+    Here(Arc<OpenDevice>),
+    /// One of its own.
+    #[cfg(all(feature = "isolation", target_os = "linux"))]
+    Isolated(Arc<IsolatedDevice>),
 }
 
 /// What a small run takes: two uploads, a launch, a download and the wait for them (18 µs on an H200).
 const LAUNCH: Duration = Duration::from_micros(18);
+
+/// What a call to a device process adds to a small run.
+#[cfg(all(feature = "isolation", target_os = "linux"))]
+const CALL: Duration = Duration::from_micros(20);
 
 impl CudaBackend {
     /// Opens the device with this ordinal, with the default configuration. This takes a few hundred milliseconds.
@@ -109,19 +128,7 @@ impl CudaBackend {
                 device.relieve_shortage();
             }
         });
-        let profile = Profile {
-            backend: BackendKind::Cuda,
-            device: Some(ordinal),
-            idle_spin: config.idle_spin,
-            inline: config.inline,
-            busy_poll: config.busy_poll,
-            shutdown_grace: Duration::from_secs(1),
-            launch: LAUNCH,
-            // The PCIe bus bounds most requests.
-            bytes_per_second: 20e9,
-            operations_per_second: 5e12,
-            pinned_memory: Some(device.pinned.clone()),
-        };
+        let profile = Profile { pinned_memory: Some(device.pinned.clone()), ..Self::profile(ordinal, &config) };
         let workers = |pool: &Arc<super::worker_pool::PoolState>| {
             let closing = Arc::clone(pool);
             device.health.on_lost(move |lost| closing.close(lost.clone().into()));
@@ -136,28 +143,69 @@ impl CudaBackend {
             (Some(device), Some(arrays)) => device.missing_bytes(arrays),
             _ => 0,
         });
-        Ok(Self {
-            handle: PoolHandle::new(Arc::new(pool)),
-            device,
-            memory_budget,
-            placement_worker: Arc::default(),
-            config: Arc::new(config),
-        })
+        let open = OpenDevice::new(device, memory_budget, config);
+        Ok(Self { handle: PoolHandle::new(Arc::new(pool)), runtime: Runtime::Here(Arc::new(open)) })
+    }
+
+    /// Has the device with this ordinal opened by a [process of its own](super::process), so that a fault of a kernel does
+    /// not end the use of the device. This takes a second or so.
+    ///
+    /// Operands are copied to the device by the first request that needs them, whatever their
+    /// [placement](crate::service::Placement).
+    ///
+    /// # Errors
+    /// Why the device is not available.
+    #[cfg(all(feature = "isolation", target_os = "linux"))]
+    pub fn isolated(ordinal: u32, config: &CudaConfig, processes: &ProcessConfig) -> Result<Self, Unavailable> {
+        // A response takes longer by the call to the other process.
+        let busy_poll = config.busy_poll.saturating_add(CALL);
+        let profile = Profile { isolated: true, busy_poll, ..Self::profile(ordinal, config) };
+        let (device, pool) = IsolatedDevice::open(ordinal, config, processes, profile)?;
+        Ok(Self { handle: PoolHandle::new(Arc::new(pool)), runtime: Runtime::Isolated(Arc::new(device)) })
+    }
+
+    fn profile(ordinal: u32, config: &CudaConfig) -> Profile {
+        Profile {
+            backend: BackendKind::Cuda,
+            device: Some(ordinal),
+            idle_spin: config.idle_spin,
+            inline: config.inline,
+            isolated: false,
+            busy_poll: config.busy_poll,
+            shutdown_grace: Duration::from_secs(1),
+            launch: LAUNCH,
+            // The PCIe bus bounds most requests.
+            bytes_per_second: 20e9,
+            operations_per_second: 5e12,
+            pinned_memory: None,
+        }
     }
 
     /// Returns the properties of the device.
     pub fn device(&self) -> &DeviceInfo {
-        &self.device.info
+        match &self.runtime {
+            Runtime::Here(open) => &open.device.info,
+            #[cfg(all(feature = "isolation", target_os = "linux"))]
+            Runtime::Isolated(device) => &device.info,
+        }
     }
 
     /// Returns the device's peak bandwidth and throughput, if the driver knows its clocks.
     pub fn peak(&self) -> Option<Peak> {
-        self.device.peak
+        match &self.runtime {
+            Runtime::Here(open) => open.device.peak,
+            #[cfg(all(feature = "isolation", target_os = "linux"))]
+            Runtime::Isolated(device) => device.peak,
+        }
     }
 
     /// Returns the device's sensors, if NVIDIA's management library is installed and knows the device.
     pub fn gpu(&self) -> Option<&Gpu> {
-        self.device.gpu.as_ref()
+        match &self.runtime {
+            Runtime::Here(open) => open.device.gpu.as_ref(),
+            #[cfg(all(feature = "isolation", target_os = "linux"))]
+            Runtime::Isolated(device) => device.gpu.as_ref(),
+        }
     }
 
     /// Returns why the device is lost; `None` while it is not.
@@ -175,20 +223,58 @@ impl CudaBackend {
             KernelError::DeviceLost { reason, .. } => format!("{lost}: {reason}"),
             other => other.to_string(),
         });
-        let (modules_loaded, modules_loading) = self.device.module_counts();
+        let (usage, (modules_loaded, modules_loading)) = match &self.runtime {
+            Runtime::Here(open) => (usage(&open.device, &open.memory_budget), open.device.module_counts()),
+            #[cfg(all(feature = "isolation", target_os = "linux"))]
+            Runtime::Isolated(device) => {
+                let ReportedUsage { usage, modules_loaded, modules_loading } = device.usage();
+                (usage, (modules_loaded, modules_loading))
+            }
+        };
         CudaStatus {
             device: self.device().clone(),
             lost,
             pool: self.handle.pool().status(),
-            usage: self.usage(),
+            usage,
             modules_loaded,
             modules_loading,
+            #[cfg(all(feature = "isolation", target_os = "linux"))]
+            processes: self.processes(),
         }
     }
 
-    /// Loads device code in the background: see [`Local::load_kernels`](crate::backends::Local::load_kernels).
+    /// Returns the state of the processes that have the device open; `None` if this process has.
+    #[cfg(all(feature = "isolation", target_os = "linux"))]
+    pub fn processes(&self) -> Option<ProcessStatus> {
+        match &self.runtime {
+            Runtime::Here(_) => None,
+            Runtime::Isolated(device) => Some(device.processes.status()),
+        }
+    }
+
+    /// Ends the [quarantine](super::process#quarantine) of a kernel, for all tenants. Returns whether it was in one.
+    #[cfg(all(feature = "isolation", target_os = "linux"))]
+    pub fn release_kernel(&self, id: &str) -> bool {
+        match &self.runtime {
+            Runtime::Here(_) => false,
+            Runtime::Isolated(device) => device.processes.release(id),
+        }
+    }
+
+    /// Has the standby take over, and a new one started, without losing a request. Returns whether there was a standby.
+    #[cfg(all(feature = "isolation", target_os = "linux"))]
+    pub fn replace_process(&self) -> bool {
+        match &self.runtime {
+            Runtime::Here(_) => false,
+            Runtime::Isolated(device) => device.processes.switch(),
+        }
+    }
+
+    /// Loads device code in the background: see [`Local::load_kernels`](crate::backends::Local::load_kernels). A device process
+    /// does that by itself.
     pub(super) fn load(&self, modules: Vec<&'static Module>) {
-        if let Err(error) = self.device.load_in_background(modules) {
+        let Runtime::Here(open) = &self.runtime else { return };
+        if let Err(error) = open.device.load_in_background(modules) {
             tracing::warn!(%error, "no thread to load device code: the first requests load it");
         }
     }
@@ -199,63 +285,35 @@ impl CudaBackend {
     /// # Errors
     /// [`OperandError::OverBudget`] if there is no memory for them, and errors of the driver.
     fn place(&self, arrays: &HostArrays) -> Result<(), OperandError> {
-        let mut worker = self.placement_worker.lock().unwrap_or_else(PoisonError::into_inner);
-        let (need, free) = (self.device.needed_for_copies(arrays), self.free_operand_memory());
-        let over_budget = OperandError::OverBudget { budget: OperandBudget::Device, need, free };
-        if need > free {
-            return Err(over_budget);
+        match &self.runtime {
+            Runtime::Here(open) => open.place(arrays),
+            // The first request that needs the operand does.
+            #[cfg(all(feature = "isolation", target_os = "linux"))]
+            Runtime::Isolated(_) => Ok(()),
         }
-        self.device.pin(arrays);
-        let made = match &mut *worker {
-            Some(worker) => worker.make_resident(arrays),
-            None => StreamExecutor::new(Arc::clone(&self.device), &self.config, self.config.workers)
-                .and_then(|executor| worker.insert(CudaWorker::new(executor)).make_resident(arrays)),
-        };
-        let placed = match made {
-            Ok(true) => return Ok(()),
-            Ok(false) => over_budget,
-            Err(error) => KernelError::from(error).into(),
-        };
-        self.device.unpin(arrays);
-        Err(placed)
     }
 
     /// Returns the device memory that copies of operands may still take, after the eviction of those that are idle and not
     /// pinned.
     fn free_operand_memory(&self) -> u64 {
-        let usage = self.device.resident_usage();
-        let of_budget = usage.budget.saturating_sub(usage.bytes);
-        let of_device = self.memory_budget.capacity().saturating_sub(self.memory_budget.usage().reserved);
-        of_budget.min(of_device) + usage.evictable
-    }
-
-    fn usage(&self) -> CudaUsage {
-        let (budget, pinned) = (self.memory_budget.usage(), self.device.pinned.usage());
-        let operands = self.device.resident_usage();
-        CudaUsage {
-            device_capacity: self.memory_budget.capacity(),
-            device_reserved: budget.reserved,
-            device_idle: self.device.idle_memory(),
-            waiting: budget.waiting,
-            waits: budget.waits,
-            rejections: budget.rejections,
-            pinned: pinned.bytes as u64,
-            pinned_in_use: pinned.in_use as u64,
-            pinned_fallbacks: pinned.fallbacks,
-            operand_memory: operands.budget,
-            operand_bytes: operands.bytes,
-            operand_copies: operands.copies,
-            operand_hits: operands.hits,
-            operand_misses: operands.misses,
-            operand_evictions: operands.evictions,
-            operand_fallbacks: operands.fallbacks,
+        match &self.runtime {
+            Runtime::Here(open) => open.free_operand_memory(),
+            #[cfg(all(feature = "isolation", target_os = "linux"))]
+            Runtime::Isolated(device) => {
+                let usage = device.usage().usage;
+                usage.operand_memory.saturating_sub(usage.operand_bytes)
+            }
         }
     }
 
     /// Returns the pool of pinned memory, for typed inputs: an input in pinned memory is uploaded at the rate of the bus.
-    /// Large results and decoded tensors are put there without further ado.
-    pub fn pinned_memory(&self) -> &PinnedMemory {
-        &self.device.pinned
+    /// Large results and decoded tensors are put there without further ado. `None` if the device is isolated.
+    pub fn pinned_memory(&self) -> Option<&PinnedMemory> {
+        match &self.runtime {
+            Runtime::Here(open) => Some(&open.device.pinned),
+            #[cfg(all(feature = "isolation", target_os = "linux"))]
+            Runtime::Isolated(_) => None,
+        }
     }
 }
 
@@ -277,6 +335,10 @@ pub struct CudaStatus {
     pub modules_loaded: usize,
     /// Modules that are still to be loaded in the background.
     pub modules_loading: usize,
+    /// The processes that have the device open; absent if the server's own process has.
+    #[cfg(all(feature = "isolation", target_os = "linux"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processes: Option<ProcessStatus>,
 }
 
 impl Service<Job> for CudaBackend {

@@ -1,12 +1,15 @@
 //! [`CudaUsage`]: the device and host memory that a backend uses.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+use crate::backends::worker_pool::memory_budget::MemoryBudget;
+use crate::cuda::Device;
 
 /// The device and host memory that a backend uses, in bytes, and how often there was not enough.
 ///
 /// Reading it takes five short locks and no call of the driver.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[non_exhaustive]
 pub struct CudaUsage {
     /// Device memory that requests may use at one time.
@@ -42,4 +45,28 @@ pub struct CudaUsage {
     pub operand_evictions: u64,
     /// Inputs that requests uploaded for themselves because there was no memory for a copy.
     pub operand_fallbacks: u64,
+}
+
+/// Returns the memory that the backend of a device uses.
+pub(crate) fn usage<T>(device: &Device, memory_budget: &MemoryBudget<T>) -> CudaUsage {
+    let (budget, pinned) = (memory_budget.usage(), device.pinned.usage());
+    let operands = device.resident_usage();
+    CudaUsage {
+        device_capacity: memory_budget.capacity(),
+        device_reserved: budget.reserved,
+        device_idle: device.idle_memory(),
+        waiting: budget.waiting,
+        waits: budget.waits,
+        rejections: budget.rejections,
+        pinned: pinned.bytes as u64,
+        pinned_in_use: pinned.in_use as u64,
+        pinned_fallbacks: pinned.fallbacks,
+        operand_memory: operands.budget,
+        operand_bytes: operands.bytes,
+        operand_copies: operands.copies,
+        operand_hits: operands.hits,
+        operand_misses: operands.misses,
+        operand_evictions: operands.evictions,
+        operand_fallbacks: operands.fallbacks,
+    }
 }

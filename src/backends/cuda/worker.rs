@@ -11,10 +11,10 @@ use crate::service::{Job, KernelError, OperandVersion, RunContext, Typed};
 
 /// A worker of a device.
 #[derive(Debug)]
-pub(super) struct CudaWorker(ManuallyDrop<StreamExecutor>);
+pub(crate) struct CudaWorker(ManuallyDrop<StreamExecutor>);
 
 impl CudaWorker {
-    pub(super) fn new(executor: StreamExecutor) -> Self {
+    pub(crate) fn new(executor: StreamExecutor) -> Self {
         Self(ManuallyDrop::new(executor))
     }
 
@@ -46,17 +46,17 @@ impl Drop for CudaWorker {
     }
 }
 
-impl Worker for CudaWorker {
-    fn run(
+impl CudaWorker {
+    /// Runs a job with the device memory that was reserved for it.
+    pub(crate) fn run_reserved(
         &mut self,
         job: &Job,
         context: &RunContext<'_>,
-        reservation: Option<Reservation>,
+        reservation: Option<Box<dyn ReservedMemory>>,
     ) -> Result<Typed, KernelError> {
         let executor = &mut *self.0;
         let input = job.prepared_input()?;
         job.operands().into_iter().for_each(|version| version.register_derived_arrays());
-        let reservation = reservation.map(|reservation| Box::new(reservation) as Box<dyn ReservedMemory>);
         let priority = stream_priority(job.priority());
         if let Err(error) = executor.begin(priority, input.cost.device_memory, reservation) {
             let error = executor.record_error(error);
@@ -77,6 +77,18 @@ impl Worker for CudaWorker {
             // A complete output is returned even if the job has been cancelled or the device lost meanwhile.
             _ => result,
         }
+    }
+}
+
+impl Worker for CudaWorker {
+    fn run(
+        &mut self,
+        job: &Job,
+        context: &RunContext<'_>,
+        reservation: Option<Reservation>,
+    ) -> Result<Typed, KernelError> {
+        let reservation = reservation.map(|reservation| Box::new(reservation) as Box<dyn ReservedMemory>);
+        self.run_reserved(job, context, reservation)
     }
 
     fn needs(&self, job: &Job) -> u64 {

@@ -86,6 +86,7 @@ impl Machine {
             device: Some(0),
             idle_spin: Duration::ZERO,
             inline: overhead,
+            isolated: false,
             busy_poll: Duration::ZERO,
             shutdown_grace: Duration::from_secs(60),
             launch: overhead,

@@ -133,6 +133,7 @@ fn service() -> (KernelService<Local>, Arc<WorkerPool>) {
         device: Some(0),
         idle_spin: Duration::ZERO,
         inline: Duration::ZERO,
+        isolated: false,
         busy_poll: Duration::ZERO,
         shutdown_grace: Duration::from_secs(60),
         launch: Duration::ZERO,

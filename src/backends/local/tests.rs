@@ -117,6 +117,7 @@ impl Machine {
                 device: Some(ordinal),
                 idle_spin: Duration::ZERO,
                 inline: Duration::from_micros(20),
+                isolated: false,
                 busy_poll: Duration::ZERO,
                 shutdown_grace: SOON,
                 launch: Duration::ZERO,

@@ -110,7 +110,7 @@ impl<T> MemoryBudget<T> {
     }
 
     /// Sets the callback for tasks that have waited. Called once, before any task waits.
-    pub(super) fn on_admitted(&self, callback: impl Fn(T, Reservation<T>) + Send + Sync + 'static) {
+    pub(crate) fn on_admitted(&self, callback: impl Fn(T, Reservation<T>) + Send + Sync + 'static) {
         assert!(self.on_admitted.set(Box::new(callback)).is_ok(), "the callback of a budget is set once");
     }
 
@@ -148,7 +148,7 @@ impl<T> MemoryBudget<T> {
     }
 
     /// Reserves `bytes` for `task`, or queues it until they are available.
-    pub(super) fn request(self: &Arc<Self>, bytes: u64, task: T) -> Admission<T> {
+    pub(crate) fn request(self: &Arc<Self>, bytes: u64, task: T) -> Admission<T> {
         if bytes > self.capacity {
             self.count_rejection();
             return Admission::TooLarge(task);

@@ -16,7 +16,7 @@
 
 mod future;
 #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "only the memory of devices is limited"))]
-mod memory_budget;
+pub(crate) mod memory_budget;
 mod permit;
 mod profile;
 mod reaper;

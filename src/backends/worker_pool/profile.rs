@@ -12,6 +12,8 @@ pub(crate) struct Profile {
     pub(crate) idle_spin: Duration,
     /// Jobs with an estimated run time up to this are decoded and, on the CPU, run on the calling thread.
     pub(crate) inline: Duration,
+    /// Whether jobs run in another process, and so never on the calling thread.
+    pub(crate) isolated: bool,
     /// How long the calling thread polls for the result of a job that is estimated to take no longer and is alone in the
     /// pool.
     pub(crate) busy_poll: Duration,
@@ -61,7 +63,7 @@ impl Profile {
     }
 
     fn is_inline(&self, predicted: Duration) -> bool {
-        self.backend == BackendKind::Cpu && predicted <= self.inline
+        self.backend == BackendKind::Cpu && !self.isolated && predicted <= self.inline
     }
 
     fn estimate(&self, cost: Cost) -> Duration {

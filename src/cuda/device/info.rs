@@ -4,13 +4,13 @@ use std::ffi::{CStr, c_char};
 
 use cudarc::driver::sys::{CUdevice, CUdevice_attribute};
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::cuda::driver::Driver;
 use crate::cuda::{CudaError, Unavailable};
 
 /// The properties of a CUDA device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[non_exhaustive]
 pub struct DeviceInfo {
     /// The ordinal by which the driver knows it.
@@ -31,7 +31,7 @@ pub struct DeviceInfo {
 /// clock times their number times their single-precision lanes times two, as a fused multiply-add is two operations. These
 /// are the figures of NVIDIA's data sheets (an H200: 4.9 TB/s and 67 TFLOP/s). The peak of double precision, and of
 /// operations other than additions and multiplications, is lower.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[non_exhaustive]
 pub struct Peak {
     /// Bytes a second between the device and its memory.

@@ -135,6 +135,13 @@ impl Device {
         Ok(trimmer)
     }
 
+    /// Returns the address of the device on the PCI bus, by which other libraries know it.
+    #[cfg(all(feature = "isolation", target_os = "linux"))]
+    pub(crate) fn pci_bus_id(&self) -> Result<String, CudaError> {
+        let (handle, _) = info::find(self.driver, self.info.ordinal)?;
+        info::pci_bus_id(self.driver, handle)
+    }
+
     /// Makes the context current on this thread, as most calls of the driver require.
     pub(super) fn bind(&self) -> Result<(), CudaError> {
         self.context.bind()

@@ -50,7 +50,7 @@ fn memory_total(meminfo: &str) -> Option<usize> {
 /// use tower_kernels::service::Buffer;
 ///
 /// let backend = CudaBackend::open(0)?;
-/// let memory = backend.pinned_memory();
+/// let memory = backend.pinned_memory().expect("a device that is not isolated");
 /// let mut x: Buffer<f32> = memory.zeroed(1 << 20).unwrap_or_else(|| Buffer::zeroed(1 << 20));
 /// x.fill(1.0);
 /// # Ok::<(), tower_kernels::cuda::Unavailable>(())

@@ -59,7 +59,7 @@ fn serve(mut callee: Callee) {
                 callee.respond(Message { kind, head: error.to_string().as_bytes(), sections: &[] }).unwrap();
             }
             WAIT_FOR_CANCEL => {
-                while !callee.is_cancelled() {
+                while !callee.cancel_check().is_cancelled() {
                     std::thread::yield_now();
                 }
                 callee.respond(Message { kind, head: &[], sections: &[] }).unwrap();
@@ -167,7 +167,7 @@ fn exit_of(child: &Child) -> Exit {
 }
 
 #[test]
-fn a_child_responds_and_ends_when_it_is_closed() {
+fn a_child_responds_until_it_is_killed() {
     let Spawned { child, mut callers, control } = spawn_child(64 << 20);
     assert_eq!(child.exit(), None);
     for (caller, len) in callers.iter_mut().zip([100, 3 << 20]) {
@@ -178,8 +178,8 @@ fn a_child_responds_and_ends_when_it_is_closed() {
             assert!(response.sections == sections);
         }
     }
-    child.close();
-    assert_eq!(exit_of(&child), Exit::Code(0));
+    child.kill();
+    assert_eq!(exit_of(&child), Exit::Signal(9));
     assert_eq!(call(&mut callers[0], ECHO, &[], &[]).unwrap_err(), CallError::Died);
     assert_eq!(control.recv(None).unwrap_err().kind(), std::io::ErrorKind::UnexpectedEof);
     // It is no zombie.

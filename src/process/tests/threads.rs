@@ -130,11 +130,13 @@ fn a_cancelled_call_ends_with_its_response() {
             for _ in 0..2 {
                 let request = callee.next().unwrap();
                 let check = callee.cancel_check();
-                while request.kind == 1 && !callee.is_cancelled() {
+                while request.kind == 1 && !callee.cancel_check().is_cancelled() {
                     std::thread::yield_now();
                 }
-                assert_eq!(check.is_cancelled(), callee.is_cancelled());
-                callee.respond(Message { kind: callee.is_cancelled().into(), head: &[], sections: &[] }).unwrap();
+                assert_eq!(check.is_cancelled(), callee.cancel_check().is_cancelled());
+                callee
+                    .respond(Message { kind: callee.cancel_check().is_cancelled().into(), head: &[], sections: &[] })
+                    .unwrap();
             }
         });
         let response = callers[0].call(Message { kind: 1, head: &[], sections: &[] }, &mut || Waiting::Cancel).unwrap();

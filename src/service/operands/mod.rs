@@ -36,6 +36,8 @@ mod persistence;
 mod placement;
 mod reference;
 mod request;
+#[cfg(feature = "isolation")]
+mod sent;
 mod span;
 mod store;
 mod table;

@@ -41,8 +41,25 @@ impl OperandVersion {
         created: SystemTime,
     ) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(1);
+        Self::with_id(NEXT.fetch_add(1, Ordering::Relaxed), memory, digest, (name, version), public, created)
+    }
+
+    /// Creates the version that another process knows by this id. Its content is not hashed, as no client sees its tag.
+    #[cfg(feature = "isolation")]
+    pub(super) fn received(id: u64, memory: OperandMemory, identity: (Arc<str>, u64)) -> Self {
+        Self::with_id(id, memory, 0, identity, false, SystemTime::now())
+    }
+
+    fn with_id(
+        id: u64,
+        memory: OperandMemory,
+        digest: u64,
+        (name, version): (Arc<str>, u64),
+        public: bool,
+        created: SystemTime,
+    ) -> Self {
         Self {
-            id: NEXT.fetch_add(1, Ordering::Relaxed),
+            id,
             name,
             version,
             digest,
@@ -124,6 +141,11 @@ impl OperandVersion {
     /// Returns the value if its type is `T`.
     pub fn value<T: OperandValue>(&self) -> Option<Arc<T>> {
         Arc::clone(self.memory.value()).downcast()
+    }
+
+    #[cfg(feature = "isolation")]
+    pub(super) fn erased_value(&self) -> &dyn ErasedValue {
+        &**self.memory.value()
     }
 
     /// Returns the name of the value's type.

@@ -44,6 +44,9 @@ enum ErrorForm<'a> {
     MemoryExhausted { needed: u64, used: u64, max: u64 },
     ResponseTooLarge { max: u64 },
     DeviceLost { device: Cow<'a, str>, reason: Cow<'a, str> },
+    DeviceFault { kernel: Cow<'a, str>, reason: Cow<'a, str> },
+    Interrupted { device: Cow<'a, str>, reason: Cow<'a, str> },
+    Quarantined { kernel: Cow<'a, str>, remaining: Duration },
     OperandsLoading,
     Stopped { backend: BackendKind },
     Panicked { message: Cow<'a, str> },
@@ -80,6 +83,15 @@ impl<'a> From<&'a KernelError> for ErrorForm<'a> {
             &KernelError::ResponseTooLarge { max } => Self::ResponseTooLarge { max },
             KernelError::DeviceLost { device, reason } => {
                 Self::DeviceLost { device: text(device), reason: text(reason) }
+            }
+            KernelError::DeviceFault { kernel, reason } => {
+                Self::DeviceFault { kernel: text(kernel), reason: text(reason) }
+            }
+            KernelError::Interrupted { device, reason } => {
+                Self::Interrupted { device: text(device), reason: text(reason) }
+            }
+            KernelError::Quarantined { kernel, remaining } => {
+                Self::Quarantined { kernel: text(kernel), remaining: *remaining }
             }
             KernelError::OperandsLoading => Self::OperandsLoading,
             KernelError::Stopped { backend } => match backend_kind(backend) {
@@ -133,6 +145,15 @@ impl ErrorForm<'_> {
             Self::ResponseTooLarge { max } => KernelError::ResponseTooLarge { max },
             Self::DeviceLost { device, reason } => {
                 KernelError::DeviceLost { device: owned(device).into(), reason: owned(reason).into() }
+            }
+            Self::DeviceFault { kernel, reason } => {
+                KernelError::DeviceFault { kernel: owned(kernel).into(), reason: owned(reason).into() }
+            }
+            Self::Interrupted { device, reason } => {
+                KernelError::Interrupted { device: owned(device).into(), reason: owned(reason).into() }
+            }
+            Self::Quarantined { kernel, remaining } => {
+                KernelError::Quarantined { kernel: owned(kernel).into(), remaining }
             }
             Self::OperandsLoading => KernelError::OperandsLoading,
             Self::Stopped { backend } => KernelError::Stopped { backend: backend.as_str() },

@@ -1,6 +1,7 @@
 //! Jobs whose kernel runs in another process.
 
 use super::{Transfer, TransferError};
+use crate::request::Priority;
 use crate::service::erased::Input;
 use crate::service::{Job, KernelError, MemberResults, RegisteredKernel, RequestOperands, Typed, VersionLookup};
 
@@ -46,6 +47,11 @@ impl Job {
             1 => Ok(jobs.remove(0)),
             _ => Ok(Self::merge(jobs)),
         }
+    }
+
+    /// Sets the priority, as that of the job in the process that has sent it.
+    pub(crate) fn set_priority(&mut self, priority: Priority) {
+        self.priority = priority;
     }
 
     /// Splits the output of a job that was [received](Self::received) into one for each of its inputs.

@@ -120,7 +120,9 @@ async fn rejections_of_any_kind_have_the_tables_status() {
         assert_eq!(response.problem(kind.http_status(), kind.code()), says);
         let retry_after = match kind {
             ErrorKind::RateLimited => Some("3"),
-            ErrorKind::Overloaded | ErrorKind::Unavailable | ErrorKind::MemoryExhausted => Some("1"),
+            ErrorKind::MemoryExhausted | ErrorKind::Overloaded | ErrorKind::Quarantined | ErrorKind::Unavailable => {
+                Some("1")
+            }
             _ => None,
         };
         assert_eq!(response.header("retry-after"), retry_after, "{kind}");

@@ -82,6 +82,7 @@ impl Pool {
             launch: Duration::from_nanos(1),
             idle_spin: Duration::ZERO,
             inline: Duration::ZERO,
+            isolated: false,
             busy_poll: Duration::ZERO,
             shutdown_grace: Duration::from_secs(120),
             bytes_per_second: 1.0,

@@ -498,8 +498,16 @@ mod tests {
             DeviceInfo { ordinal: 0, name: "GPU".into(), memory: 1, compute_capability: (9, 0), multiprocessors: 1 };
         let pool = PoolStatus { up: true, workers: 1, alive: 1, restarts: 0, capacity: 1, queued: 0, running: 0 };
         let usage = CudaUsage::default();
-        let well =
-            CudaStatus { device: device.clone(), lost: None, pool, usage, modules_loaded: 3, modules_loading: 0 };
+        let well = CudaStatus {
+            device: device.clone(),
+            lost: None,
+            pool,
+            usage,
+            modules_loaded: 3,
+            modules_loading: 0,
+            #[cfg(all(feature = "isolation", target_os = "linux"))]
+            processes: None,
+        };
         let pool = PoolStatus { up: false, ..pool };
         let lost = CudaStatus {
             device,
@@ -508,6 +516,8 @@ mod tests {
             usage,
             modules_loaded: 3,
             modules_loading: 0,
+            #[cfg(all(feature = "isolation", target_os = "linux"))]
+            processes: None,
         };
         let cuda = |devices: &[&CudaStatus]| CudaState::On {
             devices: devices.iter().copied().cloned().collect(),

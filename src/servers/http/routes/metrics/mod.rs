@@ -382,6 +382,8 @@ mod tests {
             usage,
             modules_loaded: 3,
             modules_loading: 0,
+            #[cfg(all(feature = "isolation", target_os = "linux"))]
+            processes: None,
         };
         let lost = CudaStatus {
             device,
@@ -390,6 +392,8 @@ mod tests {
             usage,
             modules_loaded: 3,
             modules_loading: 0,
+            #[cfg(all(feature = "isolation", target_os = "linux"))]
+            processes: None,
         };
         status.cuda = CudaState::On { devices: vec![lost, well], missing: Vec::new() };
         let mut registry = Registry::default();

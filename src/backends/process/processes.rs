@@ -1,0 +1,558 @@
+//! [`Processes`]: the process that runs jobs, the one that stands by, and the one that runs suspects alone.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::config::ProcessConfig;
+use super::faults::Faults;
+use super::message::{Report, Setup};
+use super::operands::SentOperands;
+use super::status::ProcessStatus;
+use super::worker::ProcessWorker;
+use crate::backends::worker_pool::{PoolState, Profile, WorkerPool};
+use crate::process::{Caller, Child, ChildConfig, Control, Limits, Spawned};
+use crate::request::BackendKind;
+use crate::service::{KernelError, RunContext};
+use crate::text::truncated;
+
+/// Starts of a process that fail one after the other before the device is given up.
+const MAX_FAILED_STARTS: u32 = 5;
+/// The pause after a failed start, which doubles with each.
+const MIN_PAUSE: Duration = Duration::from_millis(100);
+/// Within this a process that has closed its mailboxes has ended, and its last words are read.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
+/// The longest reason for the end of a process, in bytes.
+const MAX_REASON: usize = 1024;
+/// How often a worker that waits for a process checks its request.
+const CHECK_INTERVAL: Duration = Duration::from_millis(1);
+
+/// The processes of one device. Dropped, they end.
+pub(crate) struct Processes {
+    shared: Arc<Shared>,
+}
+
+pub(super) struct Shared {
+    config: ProcessConfig,
+    setup: Setup,
+    workers: usize,
+    pub(super) faults: Faults,
+    state: Mutex<State>,
+    /// Notified when a process is ready, is lost or cannot be started.
+    changed: Condvar,
+    /// The process that runs suspects, each alone. Locked for as long as one runs.
+    solitary: Mutex<Option<Arc<Process>>>,
+    /// Jobs that wait to run alone. The last of them ends the process.
+    suspects: AtomicUsize,
+    /// Told when no process can be started.
+    on_lost: Box<dyn Fn(KernelError) + Send + Sync>,
+    /// What the device is.
+    device: OnceLock<serde_json::Value>,
+    /// What the process that runs jobs last said of its memory.
+    usage: Mutex<serde_json::Value>,
+    replaced: AtomicU64,
+}
+
+#[derive(Default)]
+struct State {
+    active: Option<Arc<Process>>,
+    standby: Option<Arc<Process>>,
+    /// Why the device was given up.
+    lost: Option<KernelError>,
+    closed: bool,
+}
+
+/// A process that is ready.
+pub(super) struct Process {
+    child: Child,
+    callers: Mutex<Vec<Option<Caller>>>,
+    /// Calls in flight.
+    running: AtomicUsize,
+    /// How many calls were in flight when it ended.
+    lost_calls: OnceLock<usize>,
+    /// Why it was killed, or what it said before it ended.
+    reason: OnceLock<Reason>,
+    /// Whether everything that it said has been read, as it has ended.
+    is_silent: AtomicBool,
+    pub(super) operands: SentOperands,
+}
+
+/// Why a process ended.
+#[derive(Clone, Debug)]
+enum Reason {
+    /// It said so itself: the driver's words.
+    Fault(String),
+    /// This worker's run did not end, and its process was killed.
+    Hung { worker: usize, after: Duration },
+    /// Its answers made no sense, and it was killed.
+    Corrupt(String),
+}
+
+/// What is known of a call whose process ended.
+#[derive(Clone, Debug)]
+pub(super) enum Verdict {
+    /// It was the only one, so it is the cause.
+    Guilty { reason: String },
+    /// Several were running, and any of them may be the cause.
+    Suspect { reason: String },
+    /// The process had not begun with it.
+    NotStarted,
+    /// Another one is the cause.
+    Innocent { reason: String },
+}
+
+impl Processes {
+    /// Starts a process, which has a partner for each of `workers`, and then in the background one that stands by.
+    ///
+    /// # Errors
+    /// Why the process did not start or its device is not available.
+    pub(super) fn start(
+        config: &ProcessConfig,
+        setup: Setup,
+        workers: usize,
+        on_lost: impl Fn(KernelError) + Send + Sync + 'static,
+    ) -> Result<Self, String> {
+        let shared = Arc::new(Shared {
+            faults: Faults::new(config.max_faults, config.quarantine),
+            config: config.clone(),
+            setup,
+            workers,
+            state: Mutex::default(),
+            changed: Condvar::new(),
+            solitary: Mutex::default(),
+            suspects: AtomicUsize::new(0),
+            on_lost: Box::new(on_lost),
+            device: OnceLock::new(),
+            usage: Mutex::default(),
+            replaced: AtomicU64::new(0),
+        });
+        let first = shared.start_process(shared.workers)?;
+        shared.state.lock().active = Some(first);
+        let weak = Arc::downgrade(&shared);
+        std::thread::Builder::new()
+            .name("processes".to_owned())
+            .spawn(move || supervise(&weak))
+            .map_err(|error| format!("a thread did not start: {error}"))?;
+        Ok(Self { shared })
+    }
+
+    /// Returns the state of the processes.
+    pub(crate) fn status(&self) -> ProcessStatus {
+        ProcessStatus::of(&self.shared)
+    }
+
+    /// Starts processes, and a pool whose workers run their jobs there. The pool closes if no process can be started any more.
+    pub(crate) fn start_pool(
+        config: &ProcessConfig,
+        setup: Setup,
+        workers: usize,
+        queue: usize,
+        profile: Profile,
+    ) -> Result<(Self, WorkerPool), KernelError> {
+        let workers = workers.max(1);
+        let closing: Arc<OnceLock<Arc<PoolState>>> = Arc::default();
+        let closes = Arc::clone(&closing);
+        let on_lost = move |lost: KernelError| {
+            if let Some(pool) = closes.get() {
+                pool.close(lost);
+            }
+        };
+        let processes = Self::start(config, setup, workers, on_lost).map_err(KernelError::Device)?;
+        let shared = &processes.shared;
+        let pool = WorkerPool::start(profile, queue, None, |pool| {
+            let _ = closing.set(Arc::clone(pool));
+            Ok((0..workers).map(|index| ProcessWorker::new(Arc::clone(shared), index)).collect())
+        })?;
+        Ok((processes, pool))
+    }
+
+    /// Returns what the device is, as its process reports it.
+    pub(crate) fn device(&self) -> serde_json::Value {
+        self.shared.device.get().cloned().unwrap_or_default()
+    }
+
+    /// Returns what the process that runs jobs last said of its memory; null before it has.
+    pub(crate) fn usage(&self) -> serde_json::Value {
+        self.shared.usage.lock().clone()
+    }
+
+    /// Ends the quarantine of a kernel, for all tenants. Returns whether it was in one.
+    pub(crate) fn release(&self, kernel: &str) -> bool {
+        self.shared.faults.release(kernel)
+    }
+
+    /// Has the standby take over. Returns whether there was one.
+    pub(crate) fn switch(&self) -> bool {
+        self.shared.switch()
+    }
+}
+
+impl std::fmt::Debug for Processes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Processes").field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+impl Drop for Processes {
+    fn drop(&mut self) {
+        let (active, standby) = {
+            let mut state = self.shared.state.lock();
+            state.closed = true;
+            (state.active.take(), state.standby.take())
+        };
+        self.shared.changed.notify_all();
+        // They end when their last handle is dropped: a worker may still have one.
+        drop((active, standby));
+    }
+}
+
+/// Keeps a process running and another one standing by.
+fn supervise(shared: &Weak<Shared>) {
+    let mut failed = 0;
+    loop {
+        // Not kept while it waits, so that the processes end with their last owner.
+        let Some(shared) = shared.upgrade() else { return };
+        if !shared.wait_until_needed() {
+            if shared.state.lock().closed {
+                return;
+            }
+            continue;
+        }
+        match shared.start_process(shared.workers) {
+            Ok(process) => {
+                failed = 0;
+                shared.add(process);
+            }
+            Err(reason) => {
+                failed += 1;
+                tracing::error!(reason, failed, "a device process did not start");
+                let mut state = shared.state.lock();
+                if failed >= MAX_FAILED_STARTS && state.active.is_none() {
+                    let lost = KernelError::DeviceLost { device: shared.device_name().into(), reason: reason.into() };
+                    state.lost = Some(lost.clone());
+                    drop(state);
+                    (shared.on_lost)(lost);
+                    shared.changed.notify_all();
+                    return;
+                }
+                shared.changed.wait_for(&mut state, MIN_PAUSE * 2_u32.pow(failed.min(6)));
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Waits for a moment until a process is missing. Returns whether one is.
+    fn wait_until_needed(&self) -> bool {
+        let mut state = self.state.lock();
+        let is_needed = |state: &State| {
+            !state.closed && (state.active.is_none() || (self.config.standby && state.standby.is_none()))
+        };
+        if !is_needed(&state) && !state.closed {
+            self.changed.wait_for(&mut state, Duration::from_secs(1));
+        }
+        is_needed(&state)
+    }
+
+    fn add(&self, process: Arc<Process>) {
+        let mut state = self.state.lock();
+        if state.closed {
+            return;
+        }
+        match &mut state.active {
+            None => state.active = Some(process),
+            Some(_) => state.standby = Some(process),
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Starts a process and waits until it is ready.
+    fn start_process(self: &Arc<Self>, mailboxes: usize) -> Result<Arc<Process>, String> {
+        let role = rmp_serde::to_vec_named(&self.setup).map_err(|error| error.to_string())?;
+        let config = ChildConfig {
+            args: self.config.args.clone(),
+            env: Vec::new(),
+            role,
+            mailboxes,
+            spin: self.config.spin,
+            shared_memory: self.config.shared_memory,
+            limits: Limits { local_sockets: self.setup.backend == BackendKind::Cuda, ..Limits::default() },
+        };
+        let Spawned { child, callers, control } = Child::spawn(&config).map_err(|error| error.to_string())?;
+        let deadline = Instant::now() + self.config.start_timeout;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let (bytes, _) = control.recv(Some(left)).map_err(|error| match child.exit() {
+                Some(exit) => format!("it ended with {exit} before it was ready"),
+                None => format!("it was not ready in time: {error}"),
+            })?;
+            match rmp_serde::from_slice(&bytes).map_err(|error| format!("it sent nonsense: {error}"))? {
+                Report::Ready(device) => {
+                    let _ = self.device.set(device);
+                    break;
+                }
+                Report::Failed(reason) => return Err(reason),
+                Report::Fault(reason) => return Err(format!("it faulted: {reason}")),
+                Report::Usage(_) => {}
+            }
+        }
+        let process = Arc::new(Process {
+            child,
+            callers: Mutex::new(callers.into_iter().map(Some).collect()),
+            running: AtomicUsize::new(0),
+            lost_calls: OnceLock::new(),
+            reason: OnceLock::new(),
+            is_silent: AtomicBool::new(false),
+            operands: SentOperands::default(),
+        });
+        self.watch(&process, control)?;
+        Ok(process)
+    }
+
+    /// Reads what a process reports, and has it replaced when it ends.
+    fn watch(self: &Arc<Self>, process: &Arc<Process>, control: Control) -> Result<(), String> {
+        let (shared, of) = (Arc::downgrade(self), Arc::downgrade(process));
+        let read = move || {
+            while let Ok((bytes, _)) = control.recv(None) {
+                let (Some(shared), Some(process)) = (shared.upgrade(), of.upgrade()) else { return };
+                match rmp_serde::from_slice(&bytes) {
+                    Ok(Report::Fault(reason)) => {
+                        // The first reason is the cause.
+                        let _ = process.reason.set(Reason::Fault(truncated(reason, MAX_REASON)));
+                    }
+                    Ok(Report::Usage(usage)) => *shared.usage.lock() = usage,
+                    Ok(Report::Ready(_) | Report::Failed(_)) | Err(_) => {
+                        process.kill_corrupt("it sent a report that made no sense".to_owned());
+                    }
+                }
+            }
+            if let Some(process) = of.upgrade() {
+                process.is_silent.store(true, Ordering::Release);
+            }
+        };
+        let started = std::thread::Builder::new().name("process-reports".to_owned()).spawn(read);
+        started.map_err(|error| format!("a thread did not start: {error}"))?;
+        let (shared, of) = (Arc::downgrade(self), Arc::downgrade(process));
+        process.child.on_exit(move |_| {
+            if let (Some(shared), Some(process)) = (shared.upgrade(), of.upgrade()) {
+                shared.replace(&process);
+            }
+        });
+        Ok(())
+    }
+
+    /// Takes a process that has ended out of use; the standby takes over.
+    pub(super) fn replace(&self, process: &Arc<Process>) {
+        let mut state = self.state.lock();
+        let is = |held: &Option<Arc<Process>>| held.as_ref().is_some_and(|held| Arc::ptr_eq(held, process));
+        if is(&state.active) {
+            state.active = state.standby.take();
+            self.replaced.fetch_add(1, Ordering::Relaxed);
+        } else if is(&state.standby) {
+            state.standby = None;
+        } else {
+            return;
+        }
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    /// Returns the process that runs jobs, and waits for one while there is none.
+    ///
+    /// # Errors
+    /// That the job is to end, or the device was given up.
+    pub(super) fn active(&self, context: &RunContext<'_>) -> Result<Arc<Process>, KernelError> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some(process) = &state.active {
+                return Ok(Arc::clone(process));
+            }
+            if let Some(lost) = &state.lost {
+                return Err(lost.clone());
+            }
+            if state.closed {
+                return Err(KernelError::Stopped { backend: self.setup.backend.as_str() });
+            }
+            context.check_before_start()?;
+            self.changed.wait_for(&mut state, CHECK_INTERVAL);
+        }
+    }
+
+    /// Runs one job alone, in a process that has no other.
+    pub(super) fn run_alone<R>(
+        self: &Arc<Self>,
+        context: &RunContext<'_>,
+        run: impl FnOnce(&Arc<Process>) -> R,
+    ) -> Result<R, KernelError> {
+        let waiting = Suspect::new(self);
+        let mut solitary = waiting.lock(context)?;
+        let process = match solitary.take().filter(|process| process.child.exit().is_none()) {
+            Some(process) => process,
+            None => self.start_process(1).map_err(|reason| KernelError::DeviceLost {
+                device: self.device_name().into(),
+                reason: reason.into(),
+            })?,
+        };
+        let result = run(&process);
+        *solitary = Some(process);
+        Ok(result)
+    }
+
+    pub(super) fn config(&self) -> &ProcessConfig {
+        &self.config
+    }
+
+    /// Ends the process that runs jobs if it does not have the mailbox of a worker that has no call, which a panic has lost.
+    pub(super) fn end_without_mailbox(&self, worker: usize) {
+        if let Some(active) = &self.state.lock().active
+            && !active.has_caller(worker)
+        {
+            active.kill_corrupt("its mailbox was lost with a panic of the worker".to_owned());
+        }
+    }
+
+    /// Names the device for errors, such as `CUDA 0`.
+    pub(super) fn device_name(&self) -> String {
+        let Setup { backend, ordinal, .. } = self.setup;
+        match backend {
+            BackendKind::Cpu => backend.to_string(),
+            _ => format!("{backend} {ordinal}"),
+        }
+    }
+
+    /// Returns how many processes have ended and were replaced.
+    pub(super) fn replaced(&self) -> u64 {
+        self.replaced.load(Ordering::Relaxed)
+    }
+
+    /// Returns the process ids of the process that runs jobs and of the standby.
+    pub(super) fn pids(&self) -> (Option<u32>, Option<u32>) {
+        let state = self.state.lock();
+        let pid = |process: &Option<Arc<Process>>| process.as_ref().map(|process| process.child.pid());
+        (pid(&state.active), pid(&state.standby))
+    }
+
+    /// Has the standby take over. The process that ran jobs ends when its runs have ended. Returns whether there was a standby.
+    pub(super) fn switch(&self) -> bool {
+        let mut state = self.state.lock();
+        let Some(standby) = state.standby.take() else { return false };
+        let old = state.active.replace(standby);
+        drop(state);
+        self.changed.notify_all();
+        self.replaced.fetch_add(1, Ordering::Relaxed);
+        drop(old);
+        true
+    }
+}
+
+/// A job that is to run alone.
+struct Suspect<'a>(&'a Shared);
+
+impl<'a> Suspect<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.suspects.fetch_add(1, Ordering::Relaxed);
+        Self(shared)
+    }
+
+    /// Waits for its turn.
+    fn lock(&self, context: &RunContext<'_>) -> Result<MutexGuard<'a, Option<Arc<Process>>>, KernelError> {
+        loop {
+            context.check_before_start()?;
+            if let Some(solitary) = self.0.solitary.try_lock_for(CHECK_INTERVAL) {
+                return Ok(solitary);
+            }
+        }
+    }
+}
+
+/// The last one ends the process, which has a context of the device open.
+impl Drop for Suspect<'_> {
+    fn drop(&mut self) {
+        if self.0.suspects.fetch_sub(1, Ordering::AcqRel) == 1
+            && let Some(mut solitary) = self.0.solitary.try_lock()
+        {
+            *solitary = None;
+        }
+    }
+}
+
+impl Process {
+    /// Takes the mailbox of a worker; `None` if it has been taken.
+    pub(super) fn take_caller(&self, worker: usize) -> Option<Caller> {
+        self.callers.lock().get_mut(worker)?.take()
+    }
+
+    fn has_caller(&self, worker: usize) -> bool {
+        self.callers.lock().get(worker).is_some_and(Option::is_some)
+    }
+
+    /// Gives the mailbox of a worker back.
+    pub(super) fn put_caller(&self, worker: usize, caller: Caller) {
+        self.callers.lock()[worker] = Some(caller);
+    }
+
+    /// Counts a call for as long as the guard lives.
+    pub(super) fn begin(&self) -> Running<'_> {
+        self.running.fetch_add(1, Ordering::AcqRel);
+        Running(self)
+    }
+
+    /// Kills the process, as a worker's run does not end.
+    pub(super) fn kill_hung(&self, worker: usize, after: Duration) {
+        self.kill(Reason::Hung { worker, after });
+    }
+
+    /// Kills the process, as it sends nonsense.
+    pub(super) fn kill_corrupt(&self, what: String) {
+        self.kill(Reason::Corrupt(what));
+    }
+
+    fn kill(&self, reason: Reason) {
+        // The first reason is the cause.
+        let _ = self.reason.set(reason);
+        self.child.kill();
+    }
+
+    /// Judges a worker's call that this process did not end, as it has ended itself. `was_taken` says whether the process had
+    /// begun with it.
+    pub(super) fn judge(&self, worker: usize, was_taken: bool) -> Verdict {
+        let calls = *self.lost_calls.get_or_init(|| self.running.load(Ordering::Acquire));
+        let exit = self.wait_for_exit();
+        let reason = self.reason.get_or_init(|| Reason::Fault(exit));
+        match reason {
+            _ if !was_taken => Verdict::NotStarted,
+            Reason::Fault(reason) | Reason::Corrupt(reason) if calls == 1 => Verdict::Guilty { reason: reason.clone() },
+            Reason::Fault(reason) | Reason::Corrupt(reason) => Verdict::Suspect { reason: reason.clone() },
+            Reason::Hung { worker: hung, after } => {
+                let reason = format!("a run did not end within {} s of its cancellation", after.as_secs_f64());
+                if *hung == worker { Verdict::Guilty { reason } } else { Verdict::Innocent { reason } }
+            }
+        }
+    }
+
+    /// Waits until the process is seen to have ended and everything that it said was read. Returns how it ended.
+    fn wait_for_exit(&self) -> String {
+        let start = Instant::now();
+        loop {
+            match self.child.exit() {
+                Some(exit) if self.is_silent.load(Ordering::Acquire) || start.elapsed() > END_TIMEOUT => {
+                    return format!("the process ended with {exit}");
+                }
+                None if start.elapsed() > END_TIMEOUT => self.child.kill(),
+                _ => std::thread::sleep(CHECK_INTERVAL),
+            }
+        }
+    }
+}
+
+/// A call in flight.
+pub(super) struct Running<'a>(&'a Process);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.running.fetch_sub(1, Ordering::AcqRel);
+    }
+}
