@@ -28,7 +28,7 @@ LAYERS = [
     ["layers"],
     ["middleware"],
     ["error", "request"],
-    ["panics", "random", "sync", "text"],
+    ["copy", "panics", "random", "sync", "text"],
 ]
 RANK = {module: rank for rank, row in enumerate(LAYERS) for module in row}
 # Public paths of the crate that are another module's items.

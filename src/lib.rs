@@ -130,6 +130,8 @@
 pub mod backends;
 #[cfg(feature = "service")]
 mod buffer;
+#[cfg(any(feature = "cuda", all(feature = "isolation", target_os = "linux")))]
+mod copy;
 #[cfg(feature = "cuda")]
 pub mod cuda;
 pub mod error;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::pinned;
+use crate::copy::CopyThreads;
 
 /// Configuration of a [`CudaBackend`](crate::backends::cuda::CudaBackend).
 ///
@@ -76,7 +77,7 @@ impl CudaConfig {
             workers,
             queue: 64 * workers,
             idle_spin: Duration::from_micros(50),
-            copy_threads: (processors / 4).min(4),
+            copy_threads: CopyThreads::default_count(processors),
             busy_poll: Duration::from_micros(30),
             inline: Duration::from_micros(20),
             pinned_bytes: pinned::default_limit() / devices,

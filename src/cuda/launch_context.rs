@@ -4,8 +4,8 @@ use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 
 use super::cancel::IsCancelled;
-use super::copy::vec_in_huge_pages;
 use super::download::Target;
+use super::huge_pages::vec_in_huge_pages;
 use super::pinned::{LARGE, Pinned};
 use super::{
     Arg, CancelCheck, CancelFlag, CudaError, DeviceBuffer, DeviceInfo, Launch, Module, PinnedMemory, StreamExecutor,

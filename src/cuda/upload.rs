@@ -88,6 +88,9 @@ impl StreamExecutor {
         if let Some(pinned) = self.device.pinned.share(bytes) {
             return self.send_pinned(pinned, address);
         }
+        if self.device.pinned.is_in_foreign(bytes) {
+            return self.send_foreign(bytes, address);
+        }
         for (index, piece) in bytes.chunks(PIECE).enumerate() {
             check_cancelled(check)?;
             let staging = self.stage(piece.len(), check)?;
@@ -210,6 +213,16 @@ impl StreamExecutor {
         // copy that is being made, which outlives the queued work.
         self.stream.queue("cuMemcpyHtoDAsync", |driver, stream| unsafe {
             (driver.cuMemcpyHtoDAsync_v2)(address, source, len, stream)
+        })
+    }
+
+    /// Queues a copy from pinned pages that belong to the input of the run. The caller of [`end`](Self::end) holds it until then.
+    fn send_foreign(&mut self, from: &[u8], address: CUdeviceptr) -> Result<(), CudaError> {
+        self.timer.enter(Some(Phase::Upload), &mut self.stream);
+        self.stream.expect_copy(from.len());
+        // SAFETY: the source is pinned, and held until the end of the run. The target is as in `send_pinned`.
+        self.stream.queue("cuMemcpyHtoDAsync", |driver, stream| unsafe {
+            (driver.cuMemcpyHtoDAsync_v2)(address, from.as_ptr().cast(), from.len(), stream)
         })
     }
 

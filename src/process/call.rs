@@ -117,7 +117,7 @@ impl Side {
         let too_large = || OutOfSharedMemory { need: u64::MAX, budget: self.link.outgoing.budget() };
         let len = message.area_len().ok_or_else(|| SendError::OutOfSharedMemory(too_large()))?;
         if len <= INLINE {
-            let header = message.write(self.mailbox.area(direction));
+            let header = message.write(self.mailbox.area(direction), &self.link.copy_threads);
             self.mailbox.write_header(direction, header, 0);
         } else {
             let allocation = self.link.outgoing.alloc(len).map_err(|error| match error {
@@ -125,7 +125,7 @@ impl Side {
                 AllocError::System(error) => SendError::Failed(error.to_string()),
             })?;
             self.link.announce(&allocation).map_err(|error| SendError::Closed(error.to_string()))?;
-            let header = message.write(allocation.block.area());
+            let header = message.write(allocation.block.area(), &self.link.copy_threads);
             self.mailbox.write_header(direction, header, allocation.block.number());
             allocation.block.publish();
         }

@@ -19,6 +19,7 @@ use super::limits::Limits;
 use super::mailbox::Mailbox;
 use super::segment::Segment;
 use super::watcher;
+use crate::copy::CopyThreads;
 use crate::sync::Mutex;
 
 /// The longest [`ChildConfig::role`], in bytes.
@@ -39,6 +40,8 @@ pub(crate) struct ChildConfig {
     pub(crate) spin: Duration,
     /// What requests that do not fit into mailboxes may take of memory together, in bytes; and as much again for responses.
     pub(crate) shared_memory: u64,
+    /// They help to copy large messages. The child has as many of its own.
+    pub(crate) copy_threads: CopyThreads,
     pub(crate) limits: Limits,
 }
 
@@ -77,8 +80,9 @@ impl Child {
         let setup = Setup::of(config).encode(&config.role);
         control::send(ours.as_fd(), control::SETUP, &setup, &[descriptor.as_fd()]).inspect_err(|_| process.kill())?;
         let mailboxes = Mailbox::all(segment);
-        let (link, control) = Link::start(ours, config.shared_memory, mailboxes, move || killed.kill())
-            .inspect_err(|_| process.kill())?;
+        let (link, control) =
+            Link::start(ours, config.shared_memory, mailboxes, config.copy_threads.clone(), move || killed.kill())
+                .inspect_err(|_| process.kill())?;
         let closed = Arc::clone(&link);
         process.on_exit(Box::new(move |_| closed.close()));
 

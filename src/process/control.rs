@@ -4,6 +4,7 @@
 //! announcement of a segment or that one is given up (see [`incoming`](super::incoming)). Each process has a thread that
 //! reads them, as a segment may be announced while nobody waits for a message.
 
+use std::any::Any;
 use std::fmt;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
@@ -23,6 +24,8 @@ use rustix::net::{
 use super::incoming::IncomingSegments;
 use super::mailbox::Mailbox;
 use super::pool::{Allocation, SegmentPool};
+use super::segment::Segment;
+use crate::copy::CopyThreads;
 
 /// The longest packet, in bytes.
 const MAX_PACKET: usize = (64 << 10) + 1;
@@ -59,6 +62,15 @@ impl Control {
         self.link.send(MESSAGE, bytes, descriptors)
     }
 
+    /// Has `on_mapped` called with each segment that the other process announces from now on, and keeps what it returns until
+    /// that process gives the segment up. Only the first call of this counts.
+    pub(crate) fn on_mapped(
+        &self,
+        on_mapped: impl Fn(&Arc<Segment>) -> Option<Box<dyn Any + Send + Sync>> + Send + Sync + 'static,
+    ) {
+        self.link.incoming.on_mapped(on_mapped);
+    }
+
     /// Waits for the next message. If nobody calls this, the other process cannot announce segments after a while; a
     /// `Control` that is of no more use has to be dropped.
     ///
@@ -85,6 +97,7 @@ pub(super) struct Link {
     pub(super) outgoing: SegmentPool,
     pub(super) incoming: IncomingSegments,
     pub(super) mailboxes: Vec<Mailbox>,
+    pub(super) copy_threads: CopyThreads,
     is_closed: AtomicBool,
     /// What the other process did that cannot be, if that is why the link is closed.
     corrupt: OnceLock<String>,
@@ -108,6 +121,7 @@ impl Link {
         socket: OwnedFd,
         budget: u64,
         mailboxes: Vec<Mailbox>,
+        copy_threads: CopyThreads,
         end_other: impl Fn() + Send + Sync + 'static,
     ) -> io::Result<(Arc<Self>, Control)> {
         sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(SEND_TIMEOUT))?;
@@ -116,6 +130,7 @@ impl Link {
             outgoing: SegmentPool::new(budget),
             incoming: IncomingSegments::new(budget),
             mailboxes,
+            copy_threads,
             is_closed: AtomicBool::new(false),
             corrupt: OnceLock::new(),
             end_other: Box::new(end_other),

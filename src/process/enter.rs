@@ -16,6 +16,7 @@ use super::control::{self, Control, Link};
 use super::limits::Limits;
 use super::mailbox::Mailbox;
 use super::segment::Segment;
+use crate::copy::CopyThreads;
 
 /// The environment variable by which a process knows that it is a child: the number of its parent.
 pub(super) const PARENT_VARIABLE: &str = "TOWER_KERNELS_PARENT_PROCESS";
@@ -63,8 +64,9 @@ fn set_up(parent: &str) -> io::Result<Inherited> {
     let socket = take_socket()?;
     let (setup, role, mailboxes) = receive_setup(&socket)?;
     setup.limits.apply()?;
+    let copy_threads = CopyThreads::start("process", setup.copy_threads).map_err(io::Error::other)?;
     // The parent cannot be ended from here; its own thread ends if the connection does.
-    let (link, control) = Link::start(socket, setup.shared_memory, mailboxes, || ())?;
+    let (link, control) = Link::start(socket, setup.shared_memory, mailboxes, copy_threads, || ())?;
     let callee = |mailbox: &Mailbox| Callee::new(Arc::clone(&link), mailbox.clone(), setup.spin);
     let callees = link.mailboxes.iter().map(callee).collect();
     Ok(Inherited { role, control, callees })
@@ -118,27 +120,42 @@ fn receive_setup(socket: &OwnedFd) -> io::Result<(Setup, Vec<u8>, Vec<Mailbox>)>
 pub(super) struct Setup {
     spin: Duration,
     shared_memory: u64,
+    copy_threads: usize,
     limits: Limits,
 }
 
 impl Setup {
     pub(super) fn of(config: &ChildConfig) -> Self {
-        Self { spin: config.spin, shared_memory: config.shared_memory, limits: config.limits }
+        Self {
+            spin: config.spin,
+            shared_memory: config.shared_memory,
+            copy_threads: config.copy_threads.count(),
+            limits: config.limits,
+        }
     }
 
-    /// Five numbers, and the role.
+    /// Six numbers, and the role.
     pub(super) fn encode(&self, role: &[u8]) -> Vec<u8> {
         let spin = u64::try_from(self.spin.as_nanos()).unwrap_or(u64::MAX);
         let Limits { open_files, filters_system_calls, local_sockets } = self.limits;
-        let numbers = [spin, self.shared_memory, open_files, u64::from(filters_system_calls), u64::from(local_sockets)];
+        let copy_threads = self.copy_threads as u64;
+        let numbers = [
+            spin,
+            self.shared_memory,
+            copy_threads,
+            open_files,
+            u64::from(filters_system_calls),
+            u64::from(local_sockets),
+        ];
         numbers.iter().flat_map(|number| number.to_ne_bytes()).chain(role.iter().copied()).collect()
     }
 
     fn decode(bytes: &[u8]) -> Option<(Self, &[u8])> {
-        let (numbers, role) = bytes.split_at_checked(40)?;
+        let (numbers, role) = bytes.split_at_checked(48)?;
         let number = |index: usize| numbers[8 * index..][..8].try_into().map(u64::from_ne_bytes).ok();
-        let (open_files, filters_system_calls) = (number(2)?, number(3)? != 0);
-        let limits = Limits { open_files, filters_system_calls, local_sockets: number(4)? != 0 };
-        Some((Self { spin: Duration::from_nanos(number(0)?), shared_memory: number(1)?, limits }, role))
+        let limits =
+            Limits { open_files: number(3)?, filters_system_calls: number(4)? != 0, local_sockets: number(5)? != 0 };
+        let (spin, copy_threads) = (Duration::from_nanos(number(0)?), usize::try_from(number(2)?).ok()?);
+        Some((Self { spin, shared_memory: number(1)?, copy_threads, limits }, role))
     }
 }

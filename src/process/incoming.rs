@@ -1,9 +1,11 @@
 //! The segments in which the other process sends its large messages.
 
+use std::any::Any;
 use std::collections::HashMap;
+use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -11,8 +13,10 @@ use bytes::Bytes;
 use super::pool::{BLOCK_AREA, FREE, block_word};
 use super::segment::{Area, Segment};
 
+/// Called with a segment that has been mapped. What it returns is dropped when the segment is given up.
+type OnMapped = dyn Fn(&Arc<Segment>) -> Option<Box<dyn Any + Send + Sync>> + Send + Sync;
+
 /// The segments that the other process has announced, by number.
-#[derive(Debug)]
 pub(super) struct IncomingSegments {
     /// How many bytes may be mapped. Twice the sender's budget: a segment that it gave up is mapped until this process has
     /// read so, and its successor already too.
@@ -20,6 +24,18 @@ pub(super) struct IncomingSegments {
     mapped: Arc<AtomicU64>,
     state: Mutex<State>,
     changed: Condvar,
+    on_mapped: OnceLock<Box<OnMapped>>,
+}
+
+impl fmt::Debug for IncomingSegments {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { limit, mapped, state, .. } = self;
+        f.debug_struct("IncomingSegments")
+            .field("limit", limit)
+            .field("mapped", mapped)
+            .field("state", state)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Debug, Default)]
@@ -31,7 +47,8 @@ struct State {
 
 #[derive(Debug)]
 struct IncomingSegment {
-    segment: Segment,
+    segment: Arc<Segment>,
+    _kept: Option<Box<dyn Any + Send + Sync>>,
     /// A message in it is in use by this process.
     is_held: AtomicBool,
     mapped: Arc<AtomicU64>,
@@ -59,7 +76,16 @@ impl IncomingSegments {
             mapped: Arc::default(),
             state: Mutex::default(),
             changed: Condvar::new(),
+            on_mapped: OnceLock::new(),
         }
+    }
+
+    /// Has `on_mapped` called with each segment that is added from now on. Only the first call of this counts.
+    pub(super) fn on_mapped(
+        &self,
+        on_mapped: impl Fn(&Arc<Segment>) -> Option<Box<dyn Any + Send + Sync>> + Send + Sync + 'static,
+    ) {
+        let _ = self.on_mapped.set(Box::new(on_mapped));
     }
 
     /// Adds a segment that was announced. Fails, in words, if it may not be.
@@ -74,7 +100,13 @@ impl IncomingSegments {
             return Err(format!("segment {number} of {len} bytes exceeds the limit of {} bytes", self.limit));
         }
         self.mapped.fetch_add(len, Ordering::Relaxed);
-        let segment = IncomingSegment { segment, is_held: AtomicBool::new(false), mapped: Arc::clone(&self.mapped) };
+        let segment = Arc::new(segment);
+        let segment = IncomingSegment {
+            _kept: self.on_mapped.get().and_then(|on_mapped| on_mapped(&segment)),
+            segment,
+            is_held: AtomicBool::new(false),
+            mapped: Arc::clone(&self.mapped),
+        };
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         if state.segments.contains_key(&number) {
             return Err(format!("segment {number} is announced twice"));

@@ -10,6 +10,7 @@ use bytes::Bytes;
 
 use super::incoming::IncomingBlock;
 use super::segment::Area;
+use crate::copy::CopyThreads;
 
 /// What sections are aligned to, in bytes: a cache line, and what SIMD code and the CUDA driver like.
 pub(crate) const ALIGNMENT: usize = 64;
@@ -64,20 +65,20 @@ impl Message<'_> {
         (u32::try_from(self.sections.len()).is_ok() && end <= isize::MAX as usize).then_some(end)
     }
 
-    /// Writes the message.
+    /// Writes the message, with the help of `threads` where it is large.
     ///
     /// # Panics
     /// If the area is shorter than [`area_len`](Self::area_len).
-    pub(super) fn write(&self, area: Area<'_>) -> Header {
+    pub(super) fn write(&self, area: Area<'_>, threads: &CopyThreads) -> Header {
         for (index, section) in self.sections.iter().enumerate() {
-            area.write(8 * index, &(section.len() as u64).to_ne_bytes());
+            area.write(8 * index, &(section.len() as u64).to_ne_bytes(), threads);
         }
         let mut end = 8 * self.sections.len();
-        area.write(end, self.head);
+        area.write(end, self.head, threads);
         end += self.head.len();
         for section in self.sections {
             let start = end.next_multiple_of(ALIGNMENT);
-            area.write(start, section);
+            area.write(start, section, threads);
             end = start + section.len().max(1);
         }
         Header { kind: self.kind, sections: self.sections.len() as u32, head_len: self.head.len() as u64 }

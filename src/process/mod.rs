@@ -15,7 +15,6 @@
 
 #![allow(unsafe_code)]
 #![deny(unsafe_op_in_unsafe_fn)]
-// Until the backend that runs kernels in child processes is there.
 
 mod call;
 mod child;
@@ -40,5 +39,4 @@ pub(crate) use enter::{Inherited, enter, exit_now};
 pub(crate) use limits::{Limits, reject_sockets};
 pub(crate) use message::{Message, Received};
 pub(crate) use pool::OutOfSharedMemory;
-#[cfg(test)]
 pub(crate) use segment::Segment;

@@ -1,12 +1,16 @@
 //! Memory that two processes share.
 
 use std::io;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use memmap2::{MmapOptions, MmapRaw};
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, fcntl_get_seals, fstat, ftruncate, memfd_create};
+
+use crate::copy::CopyThreads;
 
 /// Memory that two processes share: a memfd of a fixed size, mapped whole, readable and writable.
 ///
@@ -56,6 +60,11 @@ impl Segment {
         self.map.as_mut_ptr()
     }
 
+    /// As [`as_ptr`](Self::as_ptr), never null.
+    pub(crate) fn start(&self) -> NonNull<u8> {
+        NonNull::new(self.as_ptr()).expect("a map is not at address 0")
+    }
+
     /// The four bytes at `offset`, as a word that both processes read and write.
     ///
     /// # Panics
@@ -97,18 +106,20 @@ impl Area<'_> {
         self.len
     }
 
-    /// Copies `bytes` to `offset`.
+    /// Copies `bytes` to `offset`, with the help of `threads` if they are many.
     ///
     /// # Panics
     /// If they end outside.
-    pub(super) fn write(&self, offset: usize, bytes: &[u8]) {
+    pub(super) fn write(&self, offset: usize, bytes: &[u8], threads: &CopyThreads) {
         assert!(offset <= self.len && self.len - offset >= bytes.len());
         // SAFETY: in bounds, as just checked and as `Segment::area` has. `bytes` lie elsewhere: a received message may be sent
-        // on, but its segment is one that the other process writes.
-        unsafe {
-            let to = self.segment.as_ptr().add(self.offset + offset);
-            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len());
-        }
+        // on, but its segment is one that the other process writes. No other thread of this process accesses an area that a
+        // message is written to, and bytes that may be uninitialised have no invalid values.
+        let to = unsafe {
+            let start = self.segment.as_ptr().add(self.offset + offset);
+            std::slice::from_raw_parts_mut(start.cast::<MaybeUninit<u8>>(), bytes.len())
+        };
+        threads.copy(bytes, to);
     }
 
     /// Copies a part out.

@@ -26,7 +26,7 @@ impl IsolatedDevice {
     ) -> Result<(Self, WorkerPool), Unavailable> {
         let failed = |reason: String| Unavailable::Failed(reason);
         let settings = serde_json::to_value(config).map_err(|error| failed(error.to_string()))?;
-        let setup = Setup::cuda(ordinal, settings);
+        let setup = Setup::cuda(ordinal, settings, config.copy_threads);
         let (processes, pool) = Processes::start_pool(processes, setup, config.workers, config.queue, profile)
             .map_err(|error| failed(crate::error::chain(&error).to_string()))?;
         let opened: OpenedDevice =

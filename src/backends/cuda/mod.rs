@@ -49,6 +49,8 @@ mod devices;
 mod isolated;
 mod memory_budget;
 mod open_device;
+#[cfg(all(feature = "isolation", target_os = "linux"))]
+mod shared_memory;
 mod usage;
 mod worker;
 
@@ -65,6 +67,8 @@ pub use self::devices::{CudaDevices, MissingDevice};
 #[cfg(all(feature = "isolation", target_os = "linux"))]
 use self::isolated::IsolatedDevice;
 use self::open_device::OpenDevice;
+#[cfg(all(feature = "isolation", target_os = "linux"))]
+pub(crate) use self::shared_memory::pin_segment;
 pub use self::usage::CudaUsage;
 pub(crate) use self::usage::usage;
 pub(crate) use self::worker::CudaWorker;
@@ -273,9 +277,14 @@ impl CudaBackend {
     /// Loads device code in the background: see [`Local::load_kernels`](crate::backends::Local::load_kernels). A device process
     /// does that by itself.
     pub(super) fn load(&self, modules: Vec<&'static Module>) {
-        let Runtime::Here(open) = &self.runtime else { return };
-        if let Err(error) = open.device.load_in_background(modules) {
-            tracing::warn!(%error, "no thread to load device code: the first requests load it");
+        match &self.runtime {
+            Runtime::Here(open) => {
+                if let Err(error) = open.device.load_in_background(modules) {
+                    tracing::warn!(%error, "no thread to load device code: the first requests load it");
+                }
+            }
+            #[cfg(all(feature = "isolation", target_os = "linux"))]
+            Runtime::Isolated(_) => {}
         }
     }
 

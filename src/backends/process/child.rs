@@ -27,7 +27,7 @@ const NOT_READY: i32 = 72;
 pub(super) struct Shared {
     pub(super) registry: KernelRegistry,
     operands: Mutex<HashMap<u64, Arc<OperandVersion>>>,
-    control: Control,
+    pub(super) control: Control,
 }
 
 /// Runs jobs until the parent closes the mailboxes. Returns the exit code.
@@ -35,7 +35,7 @@ pub(super) fn serve(inherited: Inherited, registry: impl FnOnce() -> KernelRegis
     let Inherited { role, control, callees } = inherited;
     let shared = Arc::new(Shared { registry: registry(), operands: Mutex::default(), control });
     let ready = rmp_serde::from_slice(&role).map_err(|error| format!("its setup does not parse: {error}"));
-    let started = ready.and_then(|Setup { backend, ordinal, config }| match backend {
+    let started = ready.and_then(|Setup { backend, ordinal, config, .. }| match backend {
         BackendKind::Cpu => {
             let _ = (ordinal, config);
             let workers = callees.into_iter().map(|callee| (callee, CpuWorker)).collect();

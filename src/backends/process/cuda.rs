@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::child::{Shared, Threads, start};
-use crate::backends::cuda::{CudaUsage, CudaWorker, usage};
+use crate::backends::cuda::{CudaUsage, CudaWorker, pin_segment, usage};
 use crate::backends::worker_pool::memory_budget::{Admission, MemoryBudget, Reservation};
 use crate::backends::worker_pool::{self, Worker};
 use crate::cuda::{CudaConfig, CudaError, Device, DeviceInfo, Peak, ReservedMemory, StreamExecutor};
@@ -52,6 +52,8 @@ pub(super) fn open(
     // The driver needs one when it is initialized, and none from then on.
     reject_sockets().map_err(|error| format!("its sockets cannot be rejected: {error}"))?;
     let device = Arc::new(device);
+    let pinned = device.pinned.clone();
+    shared.control.on_mapped(move |segment| Some(Box::new(pin_segment(&pinned, segment)?)));
     budget.on_admitted(|Waiting(sender), reservation| {
         // A job that has been cancelled does not wait any more, and its memory is given back here.
         let _ = sender.send(reservation);

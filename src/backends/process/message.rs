@@ -9,6 +9,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::copy::CopyThreads;
 use crate::request::{BackendKind, Priority};
 use crate::service::KernelError;
 use crate::service::transfer::{Transfer, read_error, write_error};
@@ -26,18 +27,22 @@ pub(crate) struct Setup {
     pub(super) ordinal: u32,
     /// The settings of the device, as JSON; `null` for the CPU.
     pub(super) config: serde_json::Value,
+    /// Threads that help to copy large arrays to shared memory, on either side.
+    pub(super) copy_threads: usize,
 }
 
 impl Setup {
     /// The setup of a process that runs CPU code.
     pub(crate) fn cpu() -> Self {
-        Self { backend: BackendKind::Cpu, ordinal: 0, config: serde_json::Value::Null }
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let copy_threads = CopyThreads::default_count(processors);
+        Self { backend: BackendKind::Cpu, ordinal: 0, config: serde_json::Value::Null, copy_threads }
     }
 
     /// The setup of a process that owns a CUDA device.
     #[cfg(feature = "cuda")]
-    pub(crate) fn cuda(ordinal: u32, config: serde_json::Value) -> Self {
-        Self { backend: BackendKind::Cuda, ordinal, config }
+    pub(crate) fn cuda(ordinal: u32, config: serde_json::Value, copy_threads: usize) -> Self {
+        Self { backend: BackendKind::Cuda, ordinal, config, copy_threads }
     }
 }
 

@@ -13,6 +13,7 @@ use super::operands::SentOperands;
 use super::status::ProcessStatus;
 use super::worker::ProcessWorker;
 use crate::backends::worker_pool::{PoolState, Profile, WorkerPool};
+use crate::copy::CopyThreads;
 use crate::process::{Caller, Child, ChildConfig, Control, Limits, Spawned};
 use crate::request::BackendKind;
 use crate::service::{KernelError, RunContext};
@@ -38,6 +39,8 @@ pub(super) struct Shared {
     config: ProcessConfig,
     setup: Setup,
     workers: usize,
+    /// They copy for all processes.
+    copy_threads: CopyThreads,
     pub(super) faults: Faults,
     state: Mutex<State>,
     /// Notified when a process is ready, is lost or cannot be started.
@@ -117,6 +120,8 @@ impl Processes {
         let shared = Arc::new(Shared {
             faults: Faults::new(config.max_faults, config.quarantine),
             config: config.clone(),
+            copy_threads: CopyThreads::start("process", setup.copy_threads)
+                .map_err(|error| format!("a thread did not start: {error}"))?,
             setup,
             workers,
             state: Mutex::default(),
@@ -279,6 +284,7 @@ impl Shared {
             mailboxes,
             spin: self.config.spin,
             shared_memory: self.config.shared_memory,
+            copy_threads: self.copy_threads.clone(),
             limits: Limits { local_sockets: self.setup.backend == BackendKind::Cuda, ..Limits::default() },
         };
         let Spawned { child, callers, control } = Child::spawn(&config).map_err(|error| error.to_string())?;

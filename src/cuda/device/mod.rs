@@ -18,12 +18,12 @@ pub use self::info::{DeviceInfo, Peak, devices};
 use self::pending::PendingModules;
 use super::cancel::CancelWatcher;
 use super::chunks::{Chunks, Trimmer};
-use super::copy::CopyThreads;
 use super::driver::{Driver, OUT_OF_MEMORY};
 use super::memory::{Chunk, INITIAL_ARENA};
 use super::module::{LoadedModules, Module};
 use super::resident::{Allocator, ResidentMemory};
 use super::{CudaConfig, CudaError, Gpu, PinnedMemory, ReserveMemory, ReservedMemory, Unavailable};
+use crate::copy::CopyThreads;
 
 /// A device with its primary context, and what its executors share.
 pub(crate) struct Device {
@@ -74,7 +74,8 @@ impl Device {
         let peak = info::peak(driver, handle, &info)?;
         let gpu = Gpu::find(ordinal, &info::pci_bus_id(driver, handle)?);
         let no_thread = |error: &dyn fmt::Display| Unavailable::Failed(format!("a thread did not start: {error}"));
-        let copy_threads = CopyThreads::new(ordinal, config.copy_threads).map_err(|error| no_thread(&error))?;
+        let copy_threads =
+            CopyThreads::start(&format!("cuda{ordinal}"), config.copy_threads).map_err(|error| no_thread(&error))?;
         let cancel_watcher = CancelWatcher::start(ordinal).map_err(|error| no_thread(&error))?;
         let context = Context::retain(driver, handle)?;
         let free = context.bind().and_then(|()| memory(driver));

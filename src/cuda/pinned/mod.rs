@@ -20,11 +20,13 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(all(feature = "isolation", target_os = "linux"))]
+pub(crate) use pool::ForeignPages;
 pub(super) use pool::PageLock;
 use pool::{Pool, PoolUsage, Slab};
 
-use super::copy::CopyThreads;
 use crate::buffer::{Buffer, Element, ExternalMemory};
+use crate::copy::CopyThreads;
 
 /// The size in bytes from which on an array is put into pinned memory.
 pub(super) const LARGE: usize = 1 << 20;
@@ -96,6 +98,21 @@ impl PinnedMemory {
         // Small arrays rarely lie in the pool.
         let (slab, offset) = (bytes.len() >= LARGE).then(|| self.pool.find(bytes))??;
         Some(Pinned { slab, offset, len: bytes.len() })
+    }
+
+    /// Pins a part of memory that two processes share: see [`Pool::pin_foreign`].
+    ///
+    /// # Safety
+    /// The pages stay mapped until the result is dropped.
+    #[cfg(all(feature = "isolation", target_os = "linux"))]
+    pub(crate) unsafe fn pin_foreign(&self, pages: NonNull<u8>, len: usize) -> Option<ForeignPages> {
+        // SAFETY: as the caller of this promises.
+        (len >= LARGE).then(|| unsafe { self.pool.pin_foreign(pages, len) })?
+    }
+
+    /// Whether `bytes` lie in pages that are not the pool's, but pinned.
+    pub(super) fn is_in_foreign(&self, bytes: &[u8]) -> bool {
+        bytes.len() >= LARGE && self.pool.is_in_foreign(bytes)
     }
 
     fn copy_bytes(&self, bytes: &[u8]) -> Option<Pinned> {

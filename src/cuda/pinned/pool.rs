@@ -48,7 +48,9 @@ struct State {
     /// The slabs in use, by address.
     in_use: BTreeMap<NonZero<usize>, Weak<Slab>>,
     in_use_bytes: usize,
-    /// Bytes of all slabs, including those that are being pinned.
+    /// Pages of others that are pinned, and their lengths, by address.
+    foreign: BTreeMap<NonZero<usize>, usize>,
+    /// Bytes of all slabs and of the pages of others, including those that are being pinned.
     bytes: usize,
     closed: bool,
 }
@@ -107,7 +109,25 @@ impl Drop for Slab {
     }
 }
 
-/// The bytes of all slabs of a pool and of those in use, and how many allocations failed.
+/// Pages that are not the pool's, and that are pinned until this is dropped.
+#[derive(Debug)]
+pub(crate) struct ForeignPages {
+    address: NonNull<u8>,
+    pool: Arc<Pool>,
+}
+
+// SAFETY: the address is only passed to the driver.
+unsafe impl Send for ForeignPages {}
+// SAFETY: as above.
+unsafe impl Sync for ForeignPages {}
+
+impl Drop for ForeignPages {
+    fn drop(&mut self) {
+        self.pool.unpin_foreign(self.address);
+    }
+}
+
+/// The bytes of all that a pool has pinned and of its slabs in use, and how many allocations failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PoolUsage {
     pub(crate) bytes: usize,
@@ -192,6 +212,62 @@ impl Pool {
         }
     }
 
+    /// Pins `len` bytes of pages that are not the pool's. Returns `None` where that exceeds the limit, for which no idle slab is
+    /// freed, or they cannot be pinned; they are copied through staging memory then.
+    ///
+    /// # Safety
+    /// The pages stay mapped until the result is dropped.
+    pub(in crate::cuda) unsafe fn pin_foreign(
+        self: &Arc<Self>,
+        pages: NonNull<u8>,
+        len: usize,
+    ) -> Option<ForeignPages> {
+        let locker = self.locker.read().unwrap_or_else(PoisonError::into_inner);
+        let locker = locker.as_deref()?;
+        {
+            let mut state = self.state();
+            if len > self.limit.saturating_sub(state.bytes) {
+                return None;
+            }
+            state.bytes += len;
+        }
+        let pinned = locker.lock(pages, len);
+        let mut state = self.state();
+        if let Err(reason) = pinned {
+            state.bytes -= len;
+            drop(state);
+            tracing::warn!(bytes = len, reason, "shared memory cannot be pinned; it is copied through staging memory");
+            return None;
+        }
+        state.foreign.insert(pages.addr(), len);
+        Some(ForeignPages { address: pages, pool: Arc::clone(self) })
+    }
+
+    fn unpin_foreign(&self, pages: NonNull<u8>) {
+        let locker = self.locker.read().unwrap_or_else(PoisonError::into_inner);
+        let len = {
+            let mut state = self.state();
+            // First, so that nobody finds them while they are unpinned.
+            let len = state.foreign.remove(&pages.addr()).unwrap_or(0);
+            state.bytes -= len;
+            len
+        };
+        // `close` has unpinned those that are not there any more.
+        if let Some(locker) = locker.as_deref().filter(|_| len > 0) {
+            locker.unlock(pages);
+        }
+    }
+
+    /// Whether `bytes` lie in pages of others that are pinned.
+    pub(in crate::cuda) fn is_in_foreign(&self, bytes: &[u8]) -> bool {
+        let start = NonNull::from(bytes).cast::<u8>().addr();
+        let state = self.state();
+        state.foreign.range(..=start).next_back().is_some_and(|(address, &len)| {
+            let offset = start.get() - address.get();
+            offset <= len && bytes.len() <= len - offset
+        })
+    }
+
     fn start_use(self: &Arc<Self>, state: &mut State, block: Block) -> Arc<Slab> {
         let (address, len) = (block.address, block.len);
         let slab = Arc::new(Slab { block: Some(block), address, len, pool: Arc::clone(self) });
@@ -250,6 +326,9 @@ impl Pool {
         state.closed = true;
         // With the lock held, so that none of them is unmapped before.
         for &address in state.in_use.keys() {
+            locker.unlock(NonNull::without_provenance(address));
+        }
+        for &address in std::mem::take(&mut state.foreign).keys() {
             locker.unlock(NonNull::without_provenance(address));
         }
         let idle = std::mem::take(&mut state.idle);

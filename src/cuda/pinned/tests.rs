@@ -11,8 +11,8 @@ use bytes::Bytes;
 
 use super::pool::{PageLock, PoolUsage};
 use super::{LARGE, PinnedMemory};
-use crate::buffer::Buffer;
-use crate::cuda::copy::CopyThreads;
+use crate::buffer::{Buffer, Pages};
+use crate::copy::CopyThreads;
 
 const SLAB: usize = 2 << 20;
 
@@ -28,7 +28,7 @@ impl Locked {
 
 impl PageLock for Locked {
     fn lock(&self, pages: NonNull<u8>, len: usize) -> Result<(), String> {
-        assert!(pages.addr().get().is_multiple_of(SLAB) && len.is_power_of_two());
+        assert!(pages.addr().get().is_multiple_of(4096) && len.is_power_of_two());
         if self.1.load(Ordering::Relaxed) {
             return Err("as the test demands".to_owned());
         }
@@ -48,7 +48,7 @@ pub(crate) fn without_device(limit: usize) -> PinnedMemory {
 
 fn memory(limit: usize) -> (PinnedMemory, Locked) {
     let locked = Locked::default();
-    let copy_threads = CopyThreads::new(0, 2).unwrap();
+    let copy_threads = CopyThreads::start("test", 2).unwrap();
     (PinnedMemory::new(limit, Box::new(locked.clone()), copy_threads), locked)
 }
 
@@ -188,4 +188,41 @@ fn threads_take_share_and_return_while_the_pool_is_trimmed_and_ends() {
         memory.close();
     });
     assert_eq!((locked.count(), memory.usage().bytes, memory.usage().in_use), (0, 0, 0));
+}
+
+#[cfg(all(feature = "isolation", target_os = "linux"))]
+#[test]
+fn pages_of_others_are_pinned_within_the_limit_until_they_are_given_up() {
+    const LEN: usize = 4 << 20;
+    let (memory, locked) = memory(LEN + SLAB);
+    let mut pages = Pages::unforked(LEN).unwrap();
+    let start = NonNull::from(&mut *pages).cast::<u8>();
+    // SAFETY: `pages` are dropped last.
+    let pin = |len| unsafe { memory.pin_foreign(start, len) };
+    assert!(pin(LARGE / 2).is_none(), "small ones are copied");
+    assert!(pin(2 * LEN).is_none(), "more than the limit");
+    let pinned = pin(LEN).unwrap();
+    assert_eq!((memory.usage(), locked.count()), (usage(LEN, 0, 0), 1));
+    // The pool has what is left.
+    assert!(memory.zeroed::<u8>(LEN).is_none());
+    drop(memory.zeroed::<u8>(SLAB).unwrap());
+
+    assert!(memory.is_in_foreign(&pages[..LEN]) && memory.is_in_foreign(&pages[LARGE..]));
+    assert!(!memory.is_in_foreign(&vec![0; LEN]) && !memory.is_in_foreign(&pages[..LARGE / 2]));
+    drop(pinned);
+    assert!(!memory.is_in_foreign(&pages[..LEN]));
+    assert_eq!((memory.usage(), locked.count()), (usage(SLAB, 0, 1), 1));
+
+    // Closed, the pool unpins them, and they are not unpinned again.
+    let pinned = pin(LEN).unwrap();
+    memory.close();
+    assert_eq!(locked.count(), 0);
+    drop(pinned);
+    assert!(pin(LEN).is_none());
+
+    let (memory, locked) = self::memory(LEN);
+    locked.1.store(true, Ordering::Relaxed);
+    // SAFETY: as above.
+    assert!(unsafe { memory.pin_foreign(start, LEN) }.is_none());
+    assert_eq!(memory.usage(), usage(0, 0, 0));
 }

@@ -145,6 +145,7 @@ fn config(shared_memory: u64) -> ChildConfig {
         mailboxes: 2,
         spin: Duration::ZERO,
         shared_memory,
+        copy_threads: CopyThreads::start("test", 2).unwrap(),
         limits: Limits::default(),
     }
 }

@@ -19,7 +19,8 @@ fn error_of_call(hostile: impl FnOnce(&Mailbox, BorrowedFd<'_>) + Send) -> Strin
     let (socket, their_socket) = sockets();
     let ended = Arc::new(AtomicBool::new(false));
     let end = Arc::clone(&ended);
-    let (link, control) = Link::start(socket, 1 << 20, ours, move || end.store(true, Ordering::Relaxed)).unwrap();
+    let (link, control) =
+        Link::start(socket, 1 << 20, ours, CopyThreads::default(), move || end.store(true, Ordering::Relaxed)).unwrap();
     let mut caller = Caller::new(Arc::clone(&link), link.mailboxes[0].clone(), Duration::ZERO);
     let error = std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -70,7 +71,7 @@ fn impossible_messages_in_the_mailbox() {
     for &(sections, head_len, section_len, what) in cases {
         let error = error_of_call(|mailbox, _| {
             let table = (0..(sections as usize).min(INLINE / 8)).flat_map(|_| section_len.to_ne_bytes());
-            mailbox.area(Direction::Response).write(0, &table.collect::<Vec<_>>());
+            mailbox.area(Direction::Response).write(0, &table.collect::<Vec<_>>(), &CopyThreads::default());
             mailbox.write_header(Direction::Response, Header { kind: 1, sections, head_len }, 0);
             mailbox.pass(2);
         });
@@ -95,9 +96,9 @@ fn a_message_in_a_segment_that_is_unknown() {
 fn two_messages_in_one_segment() {
     let (ours, theirs) = mailboxes(2);
     let (socket, their_socket) = sockets();
-    let (link, _control) = Link::start(socket, 1 << 20, ours, || ()).unwrap();
+    let (link, _control) = Link::start(socket, 1 << 20, ours, CopyThreads::default(), || ()).unwrap();
     let (segment, descriptor) = Segment::create(128 << 10).unwrap();
-    segment.area(64, 8).write(0, &1u64.to_ne_bytes());
+    segment.area(64, 8).write(0, &1u64.to_ne_bytes(), &CopyThreads::default());
     control::send(their_socket.as_fd(), control::SEGMENT, &5u32.to_ne_bytes(), &[descriptor.as_fd()]).unwrap();
     let respond = |index: usize| {
         let mut caller = Caller::new(Arc::clone(&link), link.mailboxes[index].clone(), Duration::ZERO);
@@ -183,7 +184,7 @@ fn random_areas_are_read_within_bounds() {
                 & if random.next().is_multiple_of(4) { u64::MAX } else { most }
         };
         let table: Vec<u8> = (0..LEN / 8).flat_map(|_| length(127).to_ne_bytes()).collect();
-        area.write(0, &table);
+        area.write(0, &table, &CopyThreads::default());
         let header = Header { kind: 0, sections: length(15) as u32, head_len: length(1023) };
         if let Ok(parts) = Parts::read(area, header) {
             valid += 1;

@@ -16,6 +16,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use super::control::Link;
 use super::mailbox::Mailbox;
 use super::*;
+use crate::copy::CopyThreads;
 use crate::random::SplitMix64;
 
 /// Long enough for a thread to run on a busy machine. What takes longer hangs.
@@ -42,8 +43,10 @@ fn mailboxes(count: usize) -> (Vec<Mailbox>, Vec<Mailbox>) {
 fn pair(count: usize, budget: u64, spin: Duration) -> Pair {
     let (caller_mailboxes, callee_mailboxes) = mailboxes(count);
     let (caller_socket, callee_socket) = sockets();
-    let (caller_link, caller_control) = Link::start(caller_socket, budget, caller_mailboxes, || ()).unwrap();
-    let (callee_link, callee_control) = Link::start(callee_socket, budget, callee_mailboxes, || ()).unwrap();
+    let (caller_link, caller_control) =
+        Link::start(caller_socket, budget, caller_mailboxes, CopyThreads::default(), || ()).unwrap();
+    let (callee_link, callee_control) =
+        Link::start(callee_socket, budget, callee_mailboxes, CopyThreads::default(), || ()).unwrap();
     let caller = |mailbox: &Mailbox| Caller::new(Arc::clone(&caller_link), mailbox.clone(), spin);
     let callee = |mailbox: &Mailbox| Callee::new(Arc::clone(&callee_link), mailbox.clone(), spin);
     let callers = caller_link.mailboxes.iter().map(caller).collect();
