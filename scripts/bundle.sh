@@ -7,7 +7,7 @@
 #   gpu-bundle/run.sh memcheck     tests under compute-sanitizer, but for those that fault on purpose or hold times to bounds
 #   gpu-bundle/run.sh racecheck    the built-in kernels under compute-sanitizer
 #   gpu-bundle/run.sh bench PART   the bench, or a part of it: small, memory, catalogue, resident, workers, priority, devices, telemetry,
-#                                  graphs, triangles, traversal, operands, isolation, pagerank, batch, batch-cost, batch-pipeline
+#                                  graphs, triangles, traversal, operands, isolation, isolation-settings, pagerank, batch, batch-cost, batch-pipeline
 #   gpu-bundle/run.sh peers        the rows that torch has too, ours and torch's
 #   gpu-bundle/run.sh soak 600     ten minutes at full load; ends with 1 where anything does not hold
 set -euo pipefail

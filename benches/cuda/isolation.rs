@@ -30,8 +30,13 @@ fn here() -> Cuda {
 }
 
 fn isolated(standby: bool) -> Cuda {
-    let config = CudaConfig { workers: WORKERS, queue: 10_000, ..CudaConfig::default() };
-    let processes = ProcessConfig { standby, max_faults: 0, ..ProcessConfig::default() };
+    isolated_with(WORKERS, ProcessConfig { standby, ..ProcessConfig::default() })
+}
+
+fn isolated_with(workers: usize, processes: ProcessConfig) -> Cuda {
+    let standby = processes.standby;
+    let config = CudaConfig { workers, queue: 10_000, ..CudaConfig::default() };
+    let processes = ProcessConfig { max_faults: 0, ..processes };
     let service = KernelService::with_backend(registry(), CudaBackend::isolated(0, &config, &processes).unwrap());
     while standby && service.backend().processes().unwrap().standby_pid.is_none() {
         std::thread::sleep(Duration::from_millis(10));
@@ -39,8 +44,29 @@ fn isolated(standby: bool) -> Cuda {
     service
 }
 
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(6).enable_all().build().unwrap()
+}
+
+/// What the number of workers and the time for which they spin change.
+pub(crate) fn settings() {
+    let runtime = runtime();
+    println!("\nisolated, by settings     busy p50, us   each 1 ms, us   requests/s with 8, 64, 1024 in flight");
+    for (workers, spin) in [(8, 50), (8, 0), (8, 100), (8, 200), (4, 50), (4, 100), (5, 100), (2, 100)] {
+        let spin = Duration::from_micros(spin);
+        let service = isolated_with(workers, ProcessConfig { spin, standby: false, ..ProcessConfig::default() });
+        let input = saxpy_input(1024);
+        let (busy, _) = runtime.block_on(latency(&service, &input, 3000, Duration::ZERO));
+        let (paced, _) = runtime.block_on(latency(&service, &input, 1000, Duration::from_millis(1)));
+        let [few, some, many] =
+            [8, 64, 1024].map(|in_flight| runtime.block_on(shared_runs(&service, workers, in_flight)));
+        let name = format!("{workers} workers, spin {spin:?}");
+        println!("{name:<26}{busy:>12.1}{paced:>16.1}{few:>18.0}{some:>10.0}{many:>10.0}");
+    }
+}
+
 pub(crate) fn run() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(6).enable_all().build().unwrap();
+    let runtime = runtime();
     let before = device_memory();
     let alone = isolated(false);
     let with_one = device_memory();
@@ -69,12 +95,8 @@ pub(crate) fn run() {
 
     println!("\nsaxpy(1024) with shared runs        here requests/s   isolated requests/s   ratio");
     for in_flight in [8, 64, 1024] {
-        let input = saxpy_input(1024);
-        let [here, isolated] = [&here, &service].map(|service| {
-            let backend = BatchedLayer::for_workers(WORKERS).layer(service.backend().clone());
-            let service = KernelService::with_backend(Arc::clone(service.registry()), backend);
-            runtime.block_on(throughput(service, input.clone(), in_flight))
-        });
+        let [here, isolated] =
+            [&here, &service].map(|service| runtime.block_on(shared_runs(service, WORKERS, in_flight)));
         println!("{in_flight:>6} in flight{here:>34.0}{isolated:>22.0}{:>8.2}", isolated / here);
     }
     drop(here);
@@ -181,6 +203,11 @@ async fn latency(service: &Cuda, input: &Payload, count: usize, pause: Duration)
     }
     times.sort_by(f64::total_cmp);
     (times[times.len() / 2], times[times.len() * 99 / 100])
+}
+
+async fn shared_runs(service: &Cuda, workers: usize, in_flight: usize) -> f64 {
+    let backend = BatchedLayer::for_workers(workers).layer(service.backend().clone());
+    throughput(KernelService::with_backend(Arc::clone(service.registry()), backend), saxpy_input(1024), in_flight).await
 }
 
 async fn throughput<S>(service: S, input: Payload, in_flight: usize) -> f64

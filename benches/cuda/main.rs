@@ -8,7 +8,8 @@
 //! The second runs parts of it: `small`, `memory`, `catalogue`, `resident`, `workers`, `priority`, `graphs`,
 //! `triangles`, `operands`, `pagerank`, `neural-network`, `devices`, `telemetry`, `batch`, `batch-cost`,
 //! `batch-pipeline`, `similarity`, `traversal`, `communities`, `neighborhoods`,
-//! `motifs`, `crossover`, and with the feature `isolation` the part of that name.
+//! `motifs`, `crossover`, and with the feature `isolation` the parts `isolation` and
+//! `isolation-settings`.
 
 // The plain loop, and the kernels here, are promises about device code.
 #![allow(unsafe_code)]
@@ -101,6 +102,10 @@ fn main() {
     }
     if wanted("operands") {
         operands::run();
+    }
+    #[cfg(all(feature = "isolation", target_os = "linux"))]
+    if wanted("isolation-settings") {
+        isolation::settings();
     }
     #[cfg(all(feature = "isolation", target_os = "linux"))]
     if wanted("isolation") {

@@ -47,6 +47,10 @@ def arguments():
 ARGS = arguments()
 
 
+class NotStarted(Exception):
+    pass
+
+
 class Server:
     """A server in a session of its own, pinned to its cores."""
 
@@ -73,7 +77,7 @@ class Server:
             time.sleep(0.2)
         self.__exit__()
         self.log.seek(0)
-        sys.exit(f"{self.name} does not start:\n" + self.log.read()[-4000:].decode(errors="replace"))
+        raise NotStarted(f"{self.name} does not start:\n" + self.log.read()[-4000:].decode(errors="replace"))
 
     def __exit__(self, *_):
         os.killpg(self.process.pid, signal.SIGTERM)
@@ -162,22 +166,27 @@ def measure(server, target, connections, input_file):
 def main():
     draw = random.Random(1)
     numbers = lambda: [round(draw.uniform(-100, 100), 2) for _ in range(ARGS.elements)]
-    rows = {}
+    rows, failed = {}, False
     with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
         json.dump({"a": 2.5, "x": numbers(), "y": numbers()}, file)
         file.flush()
         for _ in range(ARGS.rounds):
             for server in servers():
-                with server:
-                    for what, target in server.loads:
-                        for connections in CONNECTIONS:
-                            figures = measure(server, target, connections, file.name)
-                            rows.setdefault((server.name, what, connections), []).append(figures)
+                try:
+                    with server:
+                        for what, target in server.loads:
+                            for connections in CONNECTIONS:
+                                figures = measure(server, target, connections, file.name)
+                                rows.setdefault((server.name, what, connections), []).append(figures)
+                except NotStarted as error:
+                    failed = True
+                    print(error, file=sys.stderr)
     print("| server | payload | connections | requests/s | p50, us | p99, us | errors | CPU of the server, us |")
     print("|---|---|---:|---:|---:|---:|---:|---:|")
     for (name, what, connections), rounds in rows.items():
         rate, p50, p99, errors, cpu = (statistics.median(column) for column in zip(*rounds))
         print(f"| {name} | {what} | {connections} | {rate:.0f} | {p50:.0f} | {p99:.0f} | {errors:.0f} | {cpu:.0f} |")
+    return int(failed)
 
 
-main()
+sys.exit(main())
