@@ -55,6 +55,7 @@ pub(crate) fn enter() -> Option<Inherited> {
 }
 
 fn set_up(parent: &str) -> io::Result<Inherited> {
+    ignore_signals()?;
     set_parent_process_death_signal(Some(Signal::KILL))?;
     // The signal is for deaths from now on.
     if getppid().map(|pid| pid.as_raw_nonzero().to_string()).as_deref() != Some(parent) {
@@ -70,6 +71,18 @@ fn set_up(parent: &str) -> io::Result<Inherited> {
     let callee = |mailbox: &Mailbox| Callee::new(Arc::clone(&link), mailbox.clone(), setup.spin);
     let callees = link.mailboxes.iter().map(callee).collect();
     Ok(Inherited { role, control, callees })
+}
+
+/// Ignores the signals that a terminal, a shell or a service manager sends to all processes of a program at once. The parent
+/// handles them, and needs this process until the last request has ended; then it ends with the parent.
+fn ignore_signals() -> io::Result<()> {
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2] {
+        // SAFETY: takes no pointers, and installs no code as a handler.
+        if unsafe { libc::signal(signal, libc::SIG_IGN) } == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
 }
 
 /// Ends this process at once: no destructor runs, and no other thread goes on.
