@@ -364,6 +364,9 @@ impl Shared {
         }
         drop(state);
         self.changed.notify_all();
+        let (device, pid) = (self.device_name(), process.child.pid());
+        let exit = process.child.exit().map(tracing::field::display);
+        tracing::warn!(device, pid, exit, "a device process has ended, and is replaced");
     }
 
     /// Returns the process that runs jobs, and waits for one while there is none.

@@ -52,7 +52,12 @@ impl ProcessWorker {
         let is_pure = job.kernel().info().pure;
         for _ in 0..MAX_INTERRUPTIONS {
             let process = self.shared.active(context)?;
-            let reason = match self.call(&process, self.index, inputs, job, context) {
+            let result = self.call(&process, self.index, inputs, job, context);
+            if let Err(Lost::Ended(_)) = result {
+                // Its watcher may do so later, and the next attempt must not go to the same process.
+                self.shared.replace(&process);
+            }
+            let reason = match result {
                 Ok(outputs) => return Ok(outputs),
                 Err(Lost::Failed(error)) => return Err(error),
                 Err(Lost::Ended(Verdict::Guilty { reason })) if inputs.len() == 1 => {
