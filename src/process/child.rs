@@ -32,6 +32,8 @@ pub(crate) struct ChildConfig {
     pub(crate) args: Vec<OsString>,
     /// Environment variables, in addition to those of this process.
     pub(crate) env: Vec<(OsString, OsString)>,
+    /// Environment variables of this process that the child does not get.
+    pub(crate) env_remove: Vec<OsString>,
     /// What the child finds as [`Inherited::role`](super::Inherited::role): at most 4 KiB.
     pub(crate) role: Vec<u8>,
     /// How many calls there can be at a time: at least one.
@@ -129,6 +131,9 @@ fn command(config: &ChildConfig, socket: OwnedFd) -> Command {
     // which in a process with much memory takes long.
     command.args(&config.args).stdin(Stdio::from(socket));
     command.envs(config.env.iter().map(|(name, value)| (name, value)));
+    for name in &config.env_remove {
+        command.env_remove(name);
+    }
     command.env(PARENT_VARIABLE, std::process::id().to_string());
     command
 }

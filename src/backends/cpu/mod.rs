@@ -94,7 +94,8 @@ impl CpuBackend {
     #[cfg(all(feature = "isolation", target_os = "linux"))]
     pub fn isolated(config: &CpuConfig, processes: &ProcessConfig) -> Result<Self, KernelError> {
         let profile = Profile { isolated: true, ..Self::profile(config) };
-        let (processes, pool) = Processes::start_pool(processes, Setup::cpu(), config.workers, config.queue, profile)?;
+        let (processes, pool) = Processes::start_pool(processes, Setup::cpu(), config.workers, config.queue, profile)
+            .map_err(KernelError::Device)?;
         Ok(Self { handle: PoolHandle::new(Arc::new(pool)), processes: Some(Arc::new(processes)) })
     }
 
@@ -115,6 +116,11 @@ impl CpuBackend {
     #[cfg(all(feature = "isolation", target_os = "linux"))]
     pub fn replace_process(&self) -> bool {
         self.processes.as_ref().is_some_and(|processes| processes.switch())
+    }
+
+    #[cfg(all(feature = "isolation", target_os = "linux"))]
+    pub(super) fn shared_processes(&self) -> Option<&Arc<Processes>> {
+        self.processes.as_ref()
     }
 
     /// Returns a snapshot of the queued and running jobs.

@@ -8,6 +8,8 @@ use serde::Serialize;
 
 use super::{CudaBackend, CudaConfig};
 use crate::backends::CudaState;
+#[cfg(all(feature = "isolation", target_os = "linux"))]
+use crate::backends::process::ProcessConfig;
 use crate::cuda::{Unavailable, devices};
 use crate::service::{OperandDevices, OperandError, OperandMemory, Placement};
 
@@ -51,11 +53,29 @@ impl CudaDevices {
     /// # Errors
     /// Why the first of them is not available, if none is.
     pub fn with_config(ordinals: &[u32], config: &CudaConfig) -> Result<Self, Unavailable> {
+        Self::open_each(ordinals, |ordinal| CudaBackend::with_config(ordinal, config.clone()))
+    }
+
+    /// Has the devices with these ordinals opened, each by a [process of its own](crate::backends::process).
+    ///
+    /// # Errors
+    /// Why the first of them is not available, if none is.
+    #[cfg(all(feature = "isolation", target_os = "linux"))]
+    pub fn isolated(ordinals: &[u32], config: &CudaConfig, processes: &ProcessConfig) -> Result<Self, Unavailable> {
+        Self::open_each(ordinals, |ordinal| CudaBackend::isolated(ordinal, config, processes))
+    }
+
+    /// Opens devices at the same time.
+    fn open_each(
+        ordinals: &[u32],
+        open: impl Fn(u32) -> Result<CudaBackend, Unavailable> + Sync,
+    ) -> Result<Self, Unavailable> {
         let mut ordinals = ordinals.to_vec();
         ordinals.sort_unstable();
         ordinals.dedup();
+        let open = &open;
         let opened = std::thread::scope(|scope| {
-            let open = |ordinal| scope.spawn(move || CudaBackend::with_config(ordinal, config.clone()));
+            let open = |ordinal| scope.spawn(move || open(ordinal));
             let threads: Vec<_> = ordinals.iter().map(|&ordinal| (ordinal, open(ordinal))).collect();
             let panicked = |_| Err(Unavailable::Failed("a panic while it was opened".to_owned()));
             let join = |(ordinal, thread): (u32, std::thread::ScopedJoinHandle<'_, _>)| {

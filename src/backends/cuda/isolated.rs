@@ -27,8 +27,8 @@ impl IsolatedDevice {
         let failed = |reason: String| Unavailable::Failed(reason);
         let settings = serde_json::to_value(config).map_err(|error| failed(error.to_string()))?;
         let setup = Setup::cuda(ordinal, settings, config.copy_threads);
-        let (processes, pool) = Processes::start_pool(processes, setup, config.workers, config.queue, profile)
-            .map_err(|error| failed(crate::error::chain(&error).to_string()))?;
+        let (processes, pool) =
+            Processes::start_pool(processes, setup, config.workers, config.queue, profile).map_err(failed)?;
         let opened: OpenedDevice =
             serde_json::from_value(processes.device()).map_err(|error| failed(error.to_string()))?;
         let OpenedDevice { info, peak, pci_bus_id } = opened;

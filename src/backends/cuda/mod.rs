@@ -350,6 +350,22 @@ pub struct CudaStatus {
     pub processes: Option<ProcessStatus>,
 }
 
+impl CudaStatus {
+    /// Describes what is wrong with the device, for people.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        match &self.lost {
+            Some(lost) => vec![lost.clone()],
+            #[cfg(all(feature = "isolation", target_os = "linux"))]
+            None => {
+                let name = format!("CUDA device {}", self.device.ordinal);
+                self.processes.iter().flat_map(|processes| processes.problems(&name)).collect()
+            }
+            #[cfg(not(all(feature = "isolation", target_os = "linux")))]
+            None => Vec::new(),
+        }
+    }
+}
+
 impl Service<Job> for CudaBackend {
     type Response = KernelResponse;
     type Error = KernelError;

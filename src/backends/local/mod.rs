@@ -27,6 +27,8 @@ use super::PoolLoad;
 use super::cpu::CpuBackend;
 #[cfg(feature = "cuda")]
 use super::cuda::CudaDevices;
+#[cfg(all(feature = "isolation", target_os = "linux"))]
+use super::process::Processes;
 use super::worker_pool::Profile;
 #[cfg(feature = "cuda")]
 use crate::cuda::{Gpu, Unavailable};
@@ -67,6 +69,9 @@ pub struct Local {
     devices: Arc<DeviceSet>,
     #[cfg(feature = "cuda")]
     cuda: Arc<Result<CudaDevices, Unavailable>>,
+    /// The processes that run the CPU's kernels, if it is isolated. They end with their last owner.
+    #[cfg(all(feature = "isolation", target_os = "linux"))]
+    cpu_processes: Option<Arc<Processes>>,
     /// One of each of the [`KINDS`].
     permits: [DevicePermit; KINDS.len()],
 }
@@ -78,6 +83,8 @@ impl Clone for Local {
             devices: Arc::clone(&self.devices),
             #[cfg(feature = "cuda")]
             cuda: Arc::clone(&self.cuda),
+            #[cfg(all(feature = "isolation", target_os = "linux"))]
+            cpu_processes: self.cpu_processes.clone(),
             permits: KINDS.map(DevicePermit::new),
         }
     }
@@ -98,6 +105,8 @@ impl Local {
             devices: Arc::new(devices),
             #[cfg(feature = "cuda")]
             cuda: Arc::new(Err(Unavailable::TurnedOff)),
+            #[cfg(all(feature = "isolation", target_os = "linux"))]
+            cpu_processes: None,
             permits: KINDS.map(DevicePermit::new),
         }
     }
@@ -108,7 +117,12 @@ impl Local {
         let cuda = cuda.map(Into::into);
         let devices = cuda.iter().flat_map(CudaDevices::backends).map(|device| device.pool());
         let devices = DeviceSet::new(devices.chain([cpu.pool()]).cloned().collect());
-        Self { cuda: Arc::new(cuda), ..Self::over(devices) }
+        Self {
+            cuda: Arc::new(cuda),
+            #[cfg(all(feature = "isolation", target_os = "linux"))]
+            cpu_processes: cpu.shared_processes().cloned(),
+            ..Self::over(devices)
+        }
     }
 
     /// Loads the device code of all kernels in the registry onto all CUDA devices, in the background, and has the devices
@@ -155,6 +169,8 @@ impl Local {
             cpu: CpuStatus {
                 processors: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
                 pool: self.cpu_pool().status(),
+                #[cfg(all(feature = "isolation", target_os = "linux"))]
+                processes: self.cpu_processes.as_ref().map(|processes| processes.status()),
             },
             #[cfg(feature = "cuda")]
             cuda: match &*self.cuda {

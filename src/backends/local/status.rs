@@ -6,6 +6,8 @@ use serde::Serialize;
 use crate::backends::PoolStatus;
 #[cfg(feature = "cuda")]
 use crate::backends::cuda::{CudaStatus, MissingDevice};
+#[cfg(all(feature = "isolation", target_os = "linux"))]
+use crate::backends::process::ProcessStatus;
 
 /// The devices of a machine and their state, for health checks and start-up messages.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
@@ -25,17 +27,30 @@ pub struct CpuStatus {
     pub processors: usize,
     /// The jobs of the CPU backend.
     pub pool: PoolStatus,
+    /// The processes that run the kernels; absent if the server's own process does.
+    #[cfg(all(feature = "isolation", target_os = "linux"))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub processes: Option<ProcessStatus>,
 }
 
 impl CpuStatus {
     /// Describes what is wrong, for people.
     pub fn problems(&self) -> Vec<String> {
         let PoolStatus { up, workers, alive, .. } = self.pool;
-        match alive {
+        #[cfg_attr(
+            not(all(feature = "isolation", target_os = "linux")),
+            expect(unused_mut, reason = "only processes add to it")
+        )]
+        let mut problems = match alive {
             _ if !up => vec!["the CPU takes no jobs any more".to_owned()],
             alive if alive < workers => vec![format!("{alive} of {workers} workers of the CPU take jobs")],
             _ => Vec::new(),
+        };
+        #[cfg(all(feature = "isolation", target_os = "linux"))]
+        if up && let Some(processes) = &self.processes {
+            problems.extend(processes.problems("the CPU"));
         }
+        problems
     }
 }
 
@@ -80,13 +95,13 @@ impl CudaState {
         }
     }
 
-    /// Describes what is wrong with each device that cannot be used.
+    /// Describes what is wrong with each device, for people.
     pub fn problems(&self) -> Vec<String> {
         match self {
             #[cfg(feature = "cuda")]
             Self::On { devices, missing } => {
-                let lost = devices.iter().filter_map(|device| device.lost.clone());
-                lost.chain(missing.iter().map(ToString::to_string)).collect()
+                let of_devices = devices.iter().flat_map(CudaStatus::problems);
+                of_devices.chain(missing.iter().map(ToString::to_string)).collect()
             }
             Self::Off { reason } => vec![format!("CUDA is off ({reason})")],
         }

@@ -12,6 +12,8 @@ pub struct ProcessConfig {
     /// Arguments with which the program is started again. Default: none. It must reach
     /// [`run_device_process`](super::run_device_process) with them.
     pub args: Vec<OsString>,
+    /// Environment variables that device processes do not get, such as those that hold secrets. Default: none.
+    pub env_remove: Vec<OsString>,
     /// Whether a second process with an open device stands by, which takes over at once when the first one ends. Without it
     /// requests wait until a new process has started, and the device has its context's memory for other uses. Default: `true`.
     pub standby: bool,
@@ -40,6 +42,7 @@ impl Default for ProcessConfig {
     fn default() -> Self {
         Self {
             args: Vec::new(),
+            env_remove: Vec::new(),
             standby: true,
             spin: Duration::from_micros(50),
             shared_memory: 4 << 30,

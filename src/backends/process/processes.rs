@@ -14,6 +14,7 @@ use super::status::ProcessStatus;
 use super::worker::ProcessWorker;
 use crate::backends::worker_pool::{PoolState, Profile, WorkerPool};
 use crate::copy::CopyThreads;
+use crate::error::chain;
 use crate::process::{Caller, Child, ChildConfig, Control, Limits, Spawned};
 use crate::request::BackendKind;
 use crate::service::{KernelError, RunContext};
@@ -149,13 +150,16 @@ impl Processes {
     }
 
     /// Starts processes, and a pool whose workers run their jobs there. The pool closes if no process can be started any more.
+    ///
+    /// # Errors
+    /// Why the process did not start or its device is not available, in the words that are said without isolation.
     pub(crate) fn start_pool(
         config: &ProcessConfig,
         setup: Setup,
         workers: usize,
         queue: usize,
         profile: Profile,
-    ) -> Result<(Self, WorkerPool), KernelError> {
+    ) -> Result<(Self, WorkerPool), String> {
         let workers = workers.max(1);
         let closing: Arc<OnceLock<Arc<PoolState>>> = Arc::default();
         let closes = Arc::clone(&closing);
@@ -164,13 +168,13 @@ impl Processes {
                 pool.close(lost);
             }
         };
-        let processes = Self::start(config, setup, workers, on_lost).map_err(KernelError::Device)?;
+        let processes = Self::start(config, setup, workers, on_lost)?;
         let shared = &processes.shared;
         let pool = WorkerPool::start(profile, queue, None, |pool| {
             let _ = closing.set(Arc::clone(pool));
             Ok((0..workers).map(|index| ProcessWorker::new(Arc::clone(shared), index)).collect())
-        })?;
-        Ok((processes, pool))
+        });
+        Ok((processes, pool.map_err(|error| chain(&error).to_string())?))
     }
 
     /// Returns what the device is, as its process reports it.
@@ -280,6 +284,7 @@ impl Shared {
         let config = ChildConfig {
             args: self.config.args.clone(),
             env: Vec::new(),
+            env_remove: self.config.env_remove.clone(),
             role,
             mailboxes,
             spin: self.config.spin,

@@ -141,6 +141,7 @@ fn config(shared_memory: u64) -> ChildConfig {
     ChildConfig {
         args: ["--exact", "process::tests::child_main", "--nocapture", "--quiet"].map(Into::into).into(),
         env: Vec::new(),
+        env_remove: Vec::new(),
         role: b"child".to_vec(),
         mailboxes: 2,
         spin: Duration::ZERO,

@@ -205,7 +205,7 @@ impl Components {
         let status = if kernel_count == 0 { Status::Degraded } else { Status::Healthy };
         let execution = Execution::new(outcomes, failure);
         let devices = local.map(|LocalStatus { cpu, cuda }| Devices {
-            cpu: Device { status: cpu_status(&cpu.pool), problems: cpu.problems(), details: cpu },
+            cpu: Device { status: cpu_status(&cpu), problems: cpu.problems(), details: cpu },
             cuda: Device { status: cuda_status(&cuda, registry), problems: cuda_problems(&cuda), details: cuda },
             #[cfg(feature = "cuda")]
             gpus: Vec::new(),
@@ -299,12 +299,12 @@ impl Execution {
 }
 
 /// While a worker restarts, the others run its jobs; without workers the CPU backend does not work.
-fn cpu_status(pool: &PoolStatus) -> Status {
-    match pool.alive {
-        0 => Status::Unhealthy,
-        _ if !pool.up => Status::Unhealthy,
-        alive if alive < pool.workers => Status::Degraded,
-        _ => Status::Healthy,
+fn cpu_status(cpu: &CpuStatus) -> Status {
+    let PoolStatus { up, alive, .. } = cpu.pool;
+    match cpu.problems().as_slice() {
+        _ if !up || alive == 0 => Status::Unhealthy,
+        [] => Status::Healthy,
+        _ => Status::Degraded,
     }
 }
 
@@ -316,7 +316,7 @@ fn cuda_status(cuda: &CudaState, registry: &KernelRegistry) -> Status {
         CudaState::On { .. } if cuda.problems().is_empty() => Status::Healthy,
         #[cfg(feature = "cuda")]
         CudaState::On { .. } if is_missed(cuda, registry) => Status::Unhealthy,
-        // Kernels run on other devices or on the CPU, more slowly.
+        // Kernels run on other devices or on the CPU, more slowly; one that is quarantined does not.
         #[cfg(feature = "cuda")]
         CudaState::On { .. } => Status::Degraded,
     }
@@ -437,18 +437,18 @@ mod tests {
     #[test]
     fn a_cpu_without_all_of_its_workers_is_degraded_and_without_any_is_unhealthy() {
         let all = PoolStatus { up: true, workers: 2, alive: 2, restarts: 3, capacity: 4, queued: 0, running: 0 };
-        let problems = |pool| CpuStatus { processors: 2, pool }.problems();
-        assert_eq!((cpu_status(&all), problems(all).len()), (Status::Healthy, 0), "what is over is over");
+        let cpu = |pool| CpuStatus {
+            processors: 2,
+            pool,
+            #[cfg(all(feature = "isolation", target_os = "linux"))]
+            processes: None,
+        };
+        let found = |pool| (cpu_status(&cpu(pool)), cpu(pool).problems());
+        assert_eq!(found(all), (Status::Healthy, Vec::new()), "what is over is over");
         let some = PoolStatus { alive: 1, ..all };
-        assert_eq!(
-            (cpu_status(&some), problems(some)),
-            (Status::Degraded, vec!["1 of 2 workers of the CPU take jobs".into()])
-        );
+        assert_eq!(found(some), (Status::Degraded, vec!["1 of 2 workers of the CPU take jobs".into()]));
         let none = PoolStatus { up: false, alive: 0, ..all };
-        assert_eq!(
-            (cpu_status(&none), problems(none)),
-            (Status::Unhealthy, vec!["the CPU takes no jobs any more".into()])
-        );
+        assert_eq!(found(none), (Status::Unhealthy, vec!["the CPU takes no jobs any more".into()]));
     }
 
     #[cfg(feature = "cuda")]

@@ -5,6 +5,8 @@ mod connections;
 #[cfg(feature = "cuda")]
 mod gpus;
 mod inference;
+#[cfg(all(feature = "isolation", target_os = "linux"))]
+mod processes;
 #[cfg(feature = "tls")]
 mod tls;
 
@@ -73,7 +75,10 @@ fn register(state: &Arc<RestState>, kernel: &mut Registry) {
         pipeline.register_layers(kernel);
     }
     if let Some(devices) = &state.devices {
-        kernel.register_collector(Box::new(Backends(devices.status())));
+        let status = devices.status();
+        #[cfg(all(feature = "isolation", target_os = "linux"))]
+        processes::register(kernel, &status);
+        kernel.register_collector(Box::new(Backends(status)));
     }
     #[cfg(feature = "tls")]
     if let Some(tls) = &state.tls {
