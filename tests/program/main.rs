@@ -15,6 +15,8 @@ mod drain;
 mod drain_clients;
 mod early;
 mod frames;
+#[cfg(target_os = "linux")]
+mod isolation;
 mod kernel_pages;
 mod logs;
 mod operands;

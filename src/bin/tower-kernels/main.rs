@@ -58,6 +58,9 @@ fn help(text: &str) -> String {
 }
 
 fn main() -> ExitCode {
+    // First of all, as a device process must not have started a thread or opened a file.
+    #[cfg(target_os = "linux")]
+    serve::run_device_process();
     let outcome = match Command::parse() {
         Command::Serve(args) => serve::main(&args),
         Command::List(args) => kernels::list(&args),

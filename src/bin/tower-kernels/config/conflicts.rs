@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use super::{Algorithm, Config, Jwt, MemoryMax};
+use super::{Algorithm, Config, IsolatedBackends, Jwt, MemoryMax};
 
 /// The keys of settings that are invalid, and why.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,7 +35,15 @@ pub(super) fn check(config: &Config) -> Result<(), InvalidSettings> {
     config.tls.files().map(drop)?;
     jwt(&config.auth.jwt)?;
     tenants(config)?;
+    isolation(config)?;
     batches(config)
+}
+
+fn isolation(config: &Config) -> Result<(), InvalidSettings> {
+    let is_off = config.isolation.backends == IsolatedBackends::None;
+    require(is_off || cfg!(target_os = "linux"), ["isolation.backends"], || {
+        "isolation.backends needs Linux, as only there are device processes; set it to none".to_owned()
+    })
 }
 
 fn listeners(config: &Config) -> Result<(), InvalidSettings> {

@@ -7,6 +7,7 @@
 mod auth;
 mod conflicts;
 mod file;
+mod isolation;
 mod operands;
 mod pipeline;
 mod print;
@@ -30,6 +31,7 @@ use tower_kernels::hyper::ServerConfig;
 
 pub(crate) use self::auth::{Algorithm, Auth, Jwt, KeysFile, TenantKey};
 pub(crate) use self::conflicts::InvalidSettings;
+pub(crate) use self::isolation::{IsolatedBackends, Isolation};
 pub(crate) use self::operands::Operands;
 pub(crate) use self::pipeline::{Batch, Cache, CircuitBreaker, Coalesce, Concurrency, LoadShed, Queue, Retry, Tenants};
 pub(crate) use self::print::Changed;
@@ -65,6 +67,7 @@ pub(crate) struct Config {
     pub(crate) drain: Drain,
     pub(crate) cpu: Cpu,
     pub(crate) cuda: Cuda,
+    pub(crate) isolation: Isolation,
     pub(crate) log: Log,
 }
 
@@ -231,6 +234,7 @@ impl Default for Config {
             drain: Drain::default(),
             cpu: Cpu::default(),
             cuda: Cuda::default(),
+            isolation: Isolation::default(),
             log: Log::default(),
         }
     }

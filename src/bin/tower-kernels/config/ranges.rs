@@ -113,6 +113,11 @@ pub(super) const RANGES: &[Range] = &[
     any_time("cuda.inline", SECOND, "decodes none there", "20us"),
     time("cuda.hang_timeout", MILLISECOND, "60s"),
     number_or_zero("cuda.timing_sample_interval", u32::MAX as i64, "is none", "512"),
+    number_or_zero("isolation.max_faults", u32::MAX as i64, "quarantines none", "3"),
+    time("isolation.quarantine", MILLISECOND, "60s"),
+    time("isolation.hang_timeout", MILLISECOND, "10s"),
+    time("isolation.start_timeout", MILLISECOND, "60s"),
+    number("isolation.shared_memory", 1, MAX_BYTES, "4294967296"),
     number_or_zero("log.max_repeats", i64::MAX, "is no limit", "20"),
     number("log.buffer", 4096, 1 << 30, "1048576"),
 ];

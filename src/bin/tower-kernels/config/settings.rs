@@ -307,6 +307,44 @@ pub(super) const SETTINGS: &[Setting] = &[
         Number,
         "One in this many requests is timed with CUDA events; 0 turns timing off",
     ),
+    setting(
+        "isolation.backends",
+        Choice(&["none", "cpu", "cuda", "all"]),
+        "Backends whose kernels run in processes of their own, so that a kernel that faults costs one request; each request \
+ then takes longer, by a call to the process and copies of its arrays; Linux only",
+    ),
+    setting(
+        "isolation.standby",
+        Switch,
+        "Keep a second process with an open device, which takes over at once when the first one ends; it takes device memory",
+    ),
+    setting(
+        "isolation.max_faults",
+        Number,
+        "Faults of a kernel for one tenant, within isolation.quarantine, that quarantine it for the tenant; twice as many in \
+ all quarantine it for everybody; 0 quarantines none",
+    ),
+    setting(
+        "isolation.quarantine",
+        Text("TIME"),
+        "Time for which a quarantined kernel is rejected, and within which faults count",
+    ),
+    setting(
+        "isolation.hang_timeout",
+        Text("TIME"),
+        "Time after which a process that does not stop a cancelled request is killed",
+    ),
+    setting("isolation.start_timeout", Text("TIME"), "Time limit for the start of a process, until its device is open"),
+    setting(
+        "isolation.shared_memory",
+        Number,
+        "Maximum memory shared with each process for inputs, and as much again for outputs, in bytes",
+    ),
+    setting(
+        "isolation.reports",
+        Text("DIR"),
+        "Directory in which each fault leaves a report; not set: they leave none",
+    ),
     setting("log.level", Text("FILTER"), "Log filter: a level, or directives such as warn,tower_kernels=debug"),
     setting(
         "log.max_repeats",

@@ -7,17 +7,39 @@ use tower_kernels::backends::cuda::CudaDevices;
 use tower_kernels::backends::{CudaState, Local};
 use tower_kernels::cuda::{self, Unavailable};
 
+#[cfg(target_os = "linux")]
+use super::device_processes;
 use crate::config::{Config, CudaMode, Devices};
 use crate::exit::{Exit, Failure};
 
 /// How often the program checks for lost devices. Requests, health and metrics see a loss at once.
 const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-pub(super) fn open(config: &Config) -> Result<Local, Failure> {
+/// The backends of this machine.
+#[derive(Debug)]
+pub(super) struct Backends {
+    pub(super) cpu: CpuBackend,
+    pub(super) cuda: Result<CudaDevices, Unavailable>,
+}
+
+impl Backends {
+    /// Returns them as one backend.
+    pub(super) fn local(&self) -> Local {
+        Local::with_backends(self.cpu.clone(), self.cuda.clone())
+    }
+}
+
+pub(super) fn open(config: &Config) -> Result<Backends, Failure> {
+    #[cfg(target_os = "linux")]
+    let processes = device_processes::config(config)?;
     let required = config.cuda.mode == CudaMode::Required;
     let cuda = match config.cuda.mode {
         CudaMode::Off => Err(Unavailable::TurnedOff),
-        CudaMode::On | CudaMode::Required => devices(config),
+        #[cfg(target_os = "linux")]
+        CudaMode::On | CudaMode::Required if config.isolation.backends.cuda() => ordinals(config)
+            .and_then(|ordinals| CudaDevices::isolated(&ordinals, &config.cuda.backend(ordinals.len()), &processes)),
+        CudaMode::On | CudaMode::Required => ordinals(config)
+            .and_then(|ordinals| CudaDevices::with_config(&ordinals, &config.cuda.backend(ordinals.len()))),
     };
     match &cuda {
         Err(why) if required => {
@@ -33,17 +55,21 @@ pub(super) fn open(config: &Config) -> Result<Local, Failure> {
         }
         Err(_) => {}
     }
-    let cpu = CpuBackend::with_config(config.cpu.backend());
+    let cpu = match config.cpu.backend() {
+        #[cfg(target_os = "linux")]
+        cpu if config.isolation.backends.cpu() => CpuBackend::isolated(&cpu, &processes),
+        cpu => CpuBackend::with_config(cpu),
+    };
     let cpu = cpu.map_err(|error| Exit::Failed.failure(format!("cannot start the CPU workers: {error}")))?;
-    Ok(Local::with_backends(cpu, cuda))
+    Ok(Backends { cpu, cuda })
 }
 
-fn devices(config: &Config) -> Result<CudaDevices, Unavailable> {
-    let ordinals = match &config.cuda.devices {
+/// The ordinals of the devices to use.
+fn ordinals(config: &Config) -> Result<Vec<u32>, Unavailable> {
+    Ok(match &config.cuda.devices {
         Devices::All => cuda::devices()?.iter().map(|device| device.ordinal).collect(),
         Devices::These(ordinals) => ordinals.clone(),
-    };
-    CudaDevices::with_config(&ordinals, &config.cuda.backend(ordinals.len()))
+    })
 }
 
 /// Logs each lost CUDA device. Completes at the first one if `exit`, else never.

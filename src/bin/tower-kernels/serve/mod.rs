@@ -2,6 +2,8 @@
 
 mod auth;
 mod backends;
+#[cfg(target_os = "linux")]
+mod device_processes;
 mod docs;
 mod drain;
 #[cfg(feature = "fault-kernel")]
@@ -18,9 +20,13 @@ mod tls;
 
 use std::path::PathBuf;
 
+#[cfg(target_os = "linux")]
+use tokio::signal::unix::{SignalKind, signal};
 use tower_kernels::grpc::{HealthService, StreamShutdown};
 
 use self::auth::Authentication;
+#[cfg(target_os = "linux")]
+pub(crate) use self::device_processes::run as run_device_process;
 use self::drain::{Signals, Stop};
 use self::log::Logger;
 use self::servers::Servers;
@@ -34,6 +40,7 @@ Times are written as 500ms, 30s or 1m 30s. Each flag has an environment variable
 TOWER_KERNELS_DRAIN_LIMIT, and limit in section [drain]. Flags override variables, which override the file. An empty
 variable counts as not set. Addresses are 127.0.0.1:8080, localhost:8080, :8080 (all interfaces), unix:/path, or off.
 auth.api_keys, tenants.named and rate_limit.tenants can only be set in the file; --print-config shows its format.
+SIGUSR2 has the processes of isolation.backends replaced by their standbys, without losing a request.
 
 Examples:
   tower-kernels serve --rest-listen 127.0.0.1:8000 --grpc-listen off
@@ -76,7 +83,10 @@ async fn serve(effective: Effective, logger: &Logger) -> Result<Exit, Box<dyn st
     open_files::raise_limit(config);
     // Before anything is served, so that no signal is missed.
     let mut signals = Signals::new()?;
-    let local = backends::open(config)?;
+    #[cfg(target_os = "linux")]
+    let replace_signal = signal(SignalKind::user_defined2())?;
+    let backends = backends::open(config)?;
+    let local = backends.local();
     let registry = pipeline::registry(config)?;
     let auth = Authentication::new(&config.auth, config.tls.has_client_ca());
     let auth = auth.map_err(|invalid| effective.reject(invalid))?;
@@ -98,10 +108,16 @@ async fn serve(effective: Effective, logger: &Logger) -> Result<Exit, Box<dyn st
     let operands = registry.operands().clone();
     tokio::task::spawn_blocking(move || operands.load());
 
+    #[cfg(target_os = "linux")]
+    let replacing = device_processes::replace_at(replace_signal, &backends);
+    // Other systems have no device processes.
+    #[cfg(not(target_os = "linux"))]
+    let replacing = std::future::pending::<std::convert::Infallible>();
     let why = tokio::select! {
         signal = signals.next() => Stop::Signal(signal),
         why = backends::device_lost(&local, config.exit_on_device_loss) => Stop::DeviceLost(why),
         ended = servers.ended() => return Err(ended.into()),
+        never = replacing => match never {},
     };
     let drained = async {
         if let Some(rest) = rest {

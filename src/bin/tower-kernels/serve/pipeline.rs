@@ -8,19 +8,25 @@ use tower_kernels::kernels;
 use tower_kernels::pipeline::{InvalidPipeline, PipelineLayer, QuotaConfig, RateLimitConfig};
 use tower_kernels::service::{KernelRegistry, Operands};
 
-use crate::config::{self, Config, InvalidSettings, RateLimit, TenantLimit};
+use crate::config::{self, Config, Domain, InvalidSettings, RateLimit, TenantLimit};
 use crate::exit::{Exit, Failure};
 
 /// The registry of the kernels to serve.
 pub(super) fn registry(config: &Config) -> Result<Arc<KernelRegistry>, Failure> {
     let operands = operands(&config.operands)?;
     let registry = KernelRegistry::with_operands(operands);
-    let wanted = |domain: &str| config.domains.is_empty() || config.domains.iter().any(|one| one.0 == domain);
-    kernels::register_where(&registry, |kernel| wanted(kernel.domain()))
+    register_kernels(&registry, &config.domains)?;
+    Ok(Arc::new(registry))
+}
+
+/// Registers the kernels of these domains, or of all if there are none.
+pub(super) fn register_kernels(registry: &KernelRegistry, domains: &[Domain]) -> Result<(), Failure> {
+    let wanted = |domain: &str| domains.is_empty() || domains.iter().any(|one| one.0 == domain);
+    kernels::register_where(registry, |kernel| wanted(kernel.domain()))
         .map_err(|error| Exit::Failed.failure(error.to_string()))?;
     #[cfg(feature = "fault-kernel")]
     registry.register(super::fault::Fault).map_err(|error| Exit::Failed.failure(error.to_string()))?;
-    Ok(Arc::new(registry))
+    Ok(())
 }
 
 /// The operands, which are loaded later if they are in a directory.
