@@ -54,8 +54,6 @@ pub(super) struct Shared {
     on_lost: Box<dyn Fn(KernelError) + Send + Sync>,
     /// What the device is.
     device: OnceLock<serde_json::Value>,
-    /// What the process that runs jobs last said of its memory.
-    usage: Mutex<serde_json::Value>,
     replaced: AtomicU64,
 }
 
@@ -80,6 +78,8 @@ pub(super) struct Process {
     reason: OnceLock<Reason>,
     /// Whether everything that it said has been read, as it has ended.
     is_silent: AtomicBool,
+    /// What it last said of its memory; null before it has.
+    usage: Mutex<serde_json::Value>,
     pub(super) operands: SentOperands,
 }
 
@@ -131,7 +131,6 @@ impl Processes {
             suspects: AtomicUsize::new(0),
             on_lost: Box::new(on_lost),
             device: OnceLock::new(),
-            usage: Mutex::default(),
             replaced: AtomicU64::new(0),
         });
         let first = shared.start_process(shared.workers)?;
@@ -184,7 +183,8 @@ impl Processes {
 
     /// Returns what the process that runs jobs last said of its memory; null before it has.
     pub(crate) fn usage(&self) -> serde_json::Value {
-        self.shared.usage.lock().clone()
+        let active = self.shared.state.lock().active.clone();
+        active.map(|active| active.usage.lock().clone()).unwrap_or_default()
     }
 
     /// Ends the quarantine of a kernel, for all tenants. Returns whether it was in one.
@@ -317,6 +317,7 @@ impl Shared {
             lost_calls: OnceLock::new(),
             reason: OnceLock::new(),
             is_silent: AtomicBool::new(false),
+            usage: Mutex::default(),
             operands: SentOperands::default(),
         });
         self.watch(&process, control)?;
@@ -325,16 +326,16 @@ impl Shared {
 
     /// Reads what a process reports, and has it replaced when it ends.
     fn watch(self: &Arc<Self>, process: &Arc<Process>, control: Control) -> Result<(), String> {
-        let (shared, of) = (Arc::downgrade(self), Arc::downgrade(process));
+        let of = Arc::downgrade(process);
         let read = move || {
             while let Ok((bytes, _)) = control.recv(None) {
-                let (Some(shared), Some(process)) = (shared.upgrade(), of.upgrade()) else { return };
+                let Some(process) = of.upgrade() else { return };
                 match rmp_serde::from_slice(&bytes) {
                     Ok(Report::Fault(reason)) => {
                         // The first reason is the cause.
                         let _ = process.reason.set(Reason::Fault(truncated(reason, MAX_REASON)));
                     }
-                    Ok(Report::Usage(usage)) => *shared.usage.lock() = usage,
+                    Ok(Report::Usage(usage)) => *process.usage.lock() = usage,
                     Ok(Report::Ready(_) | Report::Failed(_)) | Err(_) => {
                         process.kill_corrupt("it sent a report that made no sense".to_owned());
                     }
