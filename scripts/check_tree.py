@@ -32,7 +32,7 @@ LAYERS = [
 ]
 RANK = {module: rank for rank, row in enumerate(LAYERS) for module in row}
 # Public paths of the crate that are another module's items.
-ALIASES = {name: "servers" for name in ("actix", "axum", "grpc", "hyper", "requests")}
+ALIASES = {name: "servers" for name in ("actix", "axum", "grpc", "hyper", "inference", "requests")}
 
 # Identifiers and words that stand for a term of the field: see the word that replaces each.
 BANNED = {

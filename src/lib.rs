@@ -166,6 +166,12 @@ pub use servers::hyper;
 #[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
 pub use servers::requests;
 
+/// The Open Inference Protocol (V2), which the servers for REST and gRPC speak.
+#[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+pub mod inference {
+    pub use crate::servers::InferenceExtensions;
+}
+
 #[cfg(feature = "service")]
 #[doc = include_str!("guide.md")]
 pub mod guide {}

@@ -48,3 +48,6 @@ mod sections;
 mod slow_body;
 #[cfg(any(feature = "axum", feature = "hyper"))]
 mod unread_body;
+
+#[cfg(any(feature = "axum", feature = "grpc", feature = "hyper"))]
+pub use self::inference::InferenceExtensions;

@@ -49,6 +49,11 @@ impl CallContext {
         self.held.as_ref().map_or(Ok(()), |held| held.grow(bytes as u64))
     }
 
+    /// Returns the extensions of the call, which tell of its connection.
+    pub(super) fn extensions(&self) -> &Extensions {
+        &self.extensions
+    }
+
     /// Takes an extension that a layer has inserted, so that it is not passed on.
     pub(super) fn take_extension<T: Clone + Send + Sync + 'static>(&mut self) -> Option<T> {
         self.extensions.remove()

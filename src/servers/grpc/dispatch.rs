@@ -25,7 +25,7 @@ use super::put_operand::PutResponses;
 use super::server::Pipeline;
 use super::stream::Responses;
 use super::wire::{Encoded, Incoming, RequestCodec, Requests};
-use crate::servers::inference::{NO_REPOSITORY, NO_SHARED_MEMORY};
+use crate::servers::inference::NO_CUDA_SHARED_MEMORY;
 
 /// The methods of `tower_kernels.v1.Kernel` and `inference.GRPCInferenceService`, by their paths.
 pub(super) struct Dispatch<S> {
@@ -156,6 +156,21 @@ where
             "/inference.GRPCInferenceService/RepositoryIndex" => {
                 self.unary::<inference::RepositoryIndexRequest, inference::RepositoryIndexResponse, _>(request)
             }
+            "/inference.GRPCInferenceService/RepositoryModelLoad" => {
+                self.unary::<inference::RepositoryModelLoadRequest, inference::RepositoryModelLoadResponse, _>(request)
+            }
+            "/inference.GRPCInferenceService/RepositoryModelUnload" => {
+                self.unary::<inference::RepositoryModelUnloadRequest, inference::RepositoryModelUnloadResponse, _>(request)
+            }
+            "/inference.GRPCInferenceService/SystemSharedMemoryStatus" => {
+                self.unary::<inference::SystemSharedMemoryStatusRequest, inference::SystemSharedMemoryStatusResponse, _>(request)
+            }
+            "/inference.GRPCInferenceService/SystemSharedMemoryRegister" => {
+                self.unary::<inference::SystemSharedMemoryRegisterRequest, inference::SystemSharedMemoryRegisterResponse, _>(request)
+            }
+            "/inference.GRPCInferenceService/SystemSharedMemoryUnregister" => {
+                self.unary::<inference::SystemSharedMemoryUnregisterRequest, inference::SystemSharedMemoryUnregisterResponse, _>(request)
+            }
             "/inference.GRPCInferenceService/ModelStreamInfer" => {
                 let grpc = self.grpc::<inference::ModelInferRequest, inference::ModelStreamInferResponse>();
                 let (mut grpc, methods) = (grpc, Methods(Arc::clone(&self.handler)));
@@ -164,8 +179,7 @@ where
             path => {
                 // What servers of models can do and this one cannot, and all else.
                 let reason = match path.strip_prefix("/inference.GRPCInferenceService/") {
-                    Some("RepositoryModelLoad" | "RepositoryModelUnload") => NO_REPOSITORY,
-                    Some(method) if method.contains("SharedMemory") => NO_SHARED_MEMORY,
+                    Some(method) if method.starts_with("CudaSharedMemory") => NO_CUDA_SHARED_MEMORY,
                     _ => "",
                 };
                 Box::pin(async move { Ok(Status::new(Code::Unimplemented, reason).into_http()) })
@@ -220,6 +234,11 @@ methods! {
     Encoded<inference::ModelConfigRequest>, model_config -> inference::ModelConfigResponse, |call| decoded(call).await?;
     Encoded<inference::ModelStatisticsRequest>, model_statistics -> inference::ModelStatisticsResponse, |call| decoded(call).await?;
     Encoded<inference::RepositoryIndexRequest>, repository_index -> inference::RepositoryIndexResponse, |call| decoded(call).await?;
+    Encoded<inference::RepositoryModelLoadRequest>, repository_model_load -> inference::RepositoryModelLoadResponse, |call| decoded(call).await?;
+    Encoded<inference::RepositoryModelUnloadRequest>, repository_model_unload -> inference::RepositoryModelUnloadResponse, |call| decoded(call).await?;
+    Encoded<inference::SystemSharedMemoryStatusRequest>, system_shared_memory_status -> inference::SystemSharedMemoryStatusResponse, |call| decoded(call).await?;
+    Encoded<inference::SystemSharedMemoryRegisterRequest>, system_shared_memory_register -> inference::SystemSharedMemoryRegisterResponse, |call| decoded(call).await?;
+    Encoded<inference::SystemSharedMemoryUnregisterRequest>, system_shared_memory_unregister -> inference::SystemSharedMemoryUnregisterResponse, |call| decoded(call).await?;
     Streaming<Encoded<inference::ModelInferRequest>>, model_stream_infer -> InferenceResponses, |call| call.map(Requests::new);
 }
 

@@ -25,6 +25,7 @@ use super::{operands, registry};
 use crate::middleware::timeout;
 use crate::panics::CatchPanic;
 use crate::request::request_id::RequestId;
+use crate::servers::inference::InferenceExtensions;
 use crate::service::{InvalidInput, KernelRegistry, KernelResponse, Payload};
 
 /// Implements the methods for [`KernelGrpcService`](super::KernelGrpcService).
@@ -36,6 +37,7 @@ pub(super) struct Handler<S> {
     pub(super) config: Arc<GrpcConfig>,
     pub(super) shutdown: StreamShutdown,
     pub(super) upload_limits: UploadLimits,
+    pub(super) inference: InferenceExtensions,
 }
 
 impl<S: Pipeline> Handler<S> {

@@ -26,6 +26,7 @@ use crate::middleware::tracing::RequestScope;
 use crate::pipeline::KernelSource;
 use crate::request::metadata::{HeaderFormat, RequestMetadata};
 use crate::request::request_id::RequestId;
+use crate::servers::inference::InferenceExtensions;
 use crate::servers::operands::{MAX_OPERAND_SIZE, OPERAND_TIMEOUT};
 use crate::service::{HostMemory, InvalidInput, KernelRegistry, KernelRequest, KernelResponse, KernelService};
 
@@ -54,6 +55,7 @@ pub struct KernelGrpcServer<S = KernelService<Local>> {
     memory: HostMemory,
     shutdown: StreamShutdown,
     upload_limits: UploadLimits,
+    inference: InferenceExtensions,
 }
 
 impl KernelGrpcServer {
@@ -94,7 +96,8 @@ impl<S: Pipeline> KernelGrpcServer<S> {
         let (registry, health) = (Arc::clone(kernels.registry()), HealthService::of(kernels));
         let (memory, shutdown) = (HostMemory::unlimited(), StreamShutdown::new());
         let upload_limits = UploadLimits { max_size: MAX_OPERAND_SIZE, timeout: OPERAND_TIMEOUT };
-        Self { service, registry, health, config, memory, shutdown, upload_limits }
+        let inference = InferenceExtensions::new();
+        Self { service, registry, health, config, memory, shutdown, upload_limits, inference }
     }
 
     /// Returns the standard health service of this server. It reports not serving while the devices cannot run the
@@ -133,6 +136,13 @@ impl<S: Pipeline> KernelGrpcServer<S> {
         self
     }
 
+    /// Enables extensions of the Open Inference Protocol that are off by default, such as shared memory.
+    #[must_use]
+    pub fn inference_extensions(mut self, extensions: InferenceExtensions) -> Self {
+        self.inference = extensions;
+        self
+    }
+
     /// Builds the service of the Open Inference Protocol, in which kernels are models, for tonic's `Server::add_service`.
     ///
     /// ```
@@ -151,9 +161,10 @@ impl<S: Pipeline> KernelGrpcServer<S> {
 
     /// Builds the service for tonic's `Server::add_service`.
     pub fn into_service(self) -> KernelGrpcService<S> {
-        let Self { service, registry, health, config, memory, shutdown, upload_limits } = self;
+        let Self { service, registry, health, config, memory, shutdown, upload_limits, inference } = self;
         let config = Arc::new(config);
-        let handler = Handler { service, registry, health, config: Arc::clone(&config), shutdown, upload_limits };
+        let handler =
+            Handler { service, registry, health, config: Arc::clone(&config), shutdown, upload_limits, inference };
         let mut inner = Dispatch::new(handler)
             .max_decoding_message_size(config.max_request_size)
             .max_encoding_message_size(config.max_response_size);

@@ -4,6 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::header::ORIGIN;
+use http::request::Parts;
+
 use super::openapi::OpenApi;
 use super::outcomes::Outcomes;
 use super::{DrainHandle, Limits, RouterConfig};
@@ -12,6 +15,7 @@ use crate::backends::Local;
 use crate::hyper::Connections;
 use crate::middleware::metrics::MetricsHandle;
 use crate::pipeline::{KernelSource, PipelineHandle};
+use crate::servers::inference::{InferenceExtensions, NoSharedMemory, RegionAccess};
 use crate::service::KernelRegistry;
 
 /// Default timeout of a request, including the wait for readiness.
@@ -44,6 +48,7 @@ pub(crate) struct RestState {
     pub(crate) openapi_enabled: bool,
     /// Whether the Open Inference Protocol is served.
     pub(crate) inference_enabled: bool,
+    pub(crate) inference: InferenceExtensions,
     pub(crate) openapi: Arc<OpenApi>,
     pub(crate) more_metrics: Vec<MoreMetrics>,
 }
@@ -66,9 +71,20 @@ impl RestState {
             outcomes: Arc::new(Outcomes::new()),
             openapi_enabled: true,
             inference_enabled: true,
+            inference: InferenceExtensions::new(),
             openapi: Arc::default(),
             more_metrics: Vec::new(),
         }
+    }
+}
+
+impl RestState {
+    /// Returns the regions of shared memory that the client of a request can use.
+    pub(crate) fn regions_for(&self, head: &Parts) -> RegionAccess {
+        let access = self.inference.regions_for(&head.extensions)?;
+        // A browser on this machine has a loopback address, and sends what any page asks for. It may not show the page the
+        // response, but an output would have been written.
+        if head.headers.contains_key(ORIGIN) { Err(NoSharedMemory::Browser) } else { Ok(access) }
     }
 }
 
@@ -169,6 +185,13 @@ macro_rules! rest_setters {
         #[must_use]
         pub fn inference_protocol(mut self, enabled: bool) -> Self {
             self.state_mut().inference_enabled = enabled;
+            self
+        }
+
+        /// Enables extensions of the Open Inference Protocol that are off by default, such as shared memory.
+        #[must_use]
+        pub fn inference_extensions(mut self, extensions: $crate::inference::InferenceExtensions) -> Self {
+            self.state_mut().inference = extensions;
             self
         }
 

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::ParameterValue;
+use super::{ParameterValue, RegionParameters};
 use crate::servers::sections::{Data, Input};
 use crate::service::{DType, InvalidInput, OperandReference, REFERENCE_SUFFIX, Tensor, Tensors};
 
@@ -64,16 +64,21 @@ pub(crate) struct InputParameters {
     pub(crate) binary_data_size: Option<usize>,
     /// The operand in place of its value.
     pub(crate) operand: Option<String>,
+    /// The shared memory that its value is in.
+    pub(crate) region: RegionParameters,
 }
 
 impl InputParameters {
     /// Parses parameters, whose names differ. Errors have the field within the input.
     ///
     /// # Errors
-    /// The first that is unknown or invalid. Regions of shared memory are not supported.
+    /// The first that is unknown or invalid.
     pub(crate) fn parse(parameters: impl IntoIterator<Item = (String, ParameterValue)>) -> Result<Self, InvalidInput> {
         let mut parsed = Self::default();
         for (name, value) in parameters {
+            if parsed.region.take(&name, &value)? {
+                continue;
+            }
             let invalid = |reason: &str| Err(InvalidInput::new(format!("parameters.{name}"), reason));
             match (name.as_str(), value) {
                 ("binary_data_size", ParameterValue::Integer(size)) if usize::try_from(size).is_ok() => {
@@ -92,7 +97,6 @@ impl InputParameters {
 /// The error of a parameter of an input or output that this server does not know.
 pub(crate) fn unknown_parameter(name: &str) -> InvalidInput {
     let reason = match name {
-        "shared_memory_region" | "shared_memory_offset" | "shared_memory_byte_size" => super::NO_SHARED_MEMORY,
         "classification" => "classification is not supported",
         _ => "unknown parameter",
     };
@@ -122,7 +126,9 @@ mod tests {
             ("binary_data_size", ParameterValue::Integer(i128::MAX)),
             ("binary_data_size", ParameterValue::Text("1".to_owned())),
             ("operand", ParameterValue::Integer(1)),
-            ("shared_memory_region", ParameterValue::Text("a".to_owned())),
+            ("shared_memory_region", ParameterValue::Integer(1)),
+            ("shared_memory_byte_size", ParameterValue::Integer(-1)),
+            ("shared_memory_offset", ParameterValue::Text("0".to_owned())),
             ("other", ParameterValue::Bool(true)),
         ] {
             assert_eq!(parse(name, value.clone()).unwrap_err().field, format!("parameters.{name}"), "{value:?}");

@@ -69,6 +69,16 @@ impl Model {
     }
 }
 
+/// A client has unloaded the model.
+#[derive(Debug, thiserror::Error)]
+#[error("model {0:?} is unloaded")]
+pub(crate) struct UnloadedModel(pub(crate) String);
+
+impl UnloadedModel {
+    /// The kind of the error.
+    pub(crate) const KIND: ErrorKind = ErrorKind::Unavailable;
+}
+
 /// The model does not exist, or not in this version.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]

@@ -11,6 +11,25 @@ use crate::request::{BackendKind, Priority};
 use crate::servers::sections::{Data, Input};
 use crate::service::{Bf16, DType, ElementType, F16, InvalidInput, KernelError, Signature};
 
+/// Checks the parameters of a request that loads or unloads a model.
+///
+/// # Errors
+/// The first that has no meaning here.
+pub(crate) fn check_repository_parameters<'a>(
+    names: impl IntoIterator<Item = &'a str>,
+    loads: bool,
+) -> Result<(), InvalidInput> {
+    // tritonclient sends it with every request to unload. No model depends on another.
+    let is_known = |name: &str| !loads && name == "unload_dependents";
+    match names.into_iter().find(|name| !is_known(name)) {
+        None => Ok(()),
+        Some(name) => {
+            let field = format!("parameters.{}", crate::text::prefix(name, 64));
+            Err(InvalidInput::new(field, "models are kernels of the program, which have no configuration or files"))
+        }
+    }
+}
+
 /// The value of a parameter.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum ParameterValue {

@@ -51,10 +51,13 @@ fn assert_references_resolve(document: &Value) {
 fn inference_paths() -> impl Iterator<Item = String> {
     let server = ["", "/health/live", "/health/ready", "/models/stats", "/repository/index"];
     let repository = ["load", "unload"].map(|action| format!("/v2/repository/models/{{name}}/{action}"));
+    let regions =
+        ["status", "unregister", "region/{name}/status", "region/{name}/register", "region/{name}/unregister"]
+            .map(|path| format!("/v2/systemsharedmemory/{path}"));
     let model = |part: &&str| ["", "/versions/{version}"].map(|version| format!("/v2/models/{{name}}{version}{part}"));
     let models = ["", "/ready", "/config", "/stats", "/infer"];
     let models: Vec<_> = models.iter().flat_map(model).collect();
-    server.into_iter().map(|path| format!("/v2{path}")).chain(repository).chain(models)
+    server.into_iter().map(|path| format!("/v2{path}")).chain(repository).chain(regions).chain(models)
 }
 
 #[tokio::test]

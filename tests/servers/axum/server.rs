@@ -2,6 +2,8 @@
 
 use crate::support::kernels;
 use std::ops::Deref;
+#[cfg(feature = "hyper")]
+use std::time::Duration;
 
 use tokio::net::TcpSocket;
 use tower_kernels::axum::{DrainHandle, KernelRouter, RouterConfig};
@@ -33,6 +35,17 @@ impl Server {
         let listener = socket.listen(1024).unwrap();
         let address = listener.local_addr().unwrap();
         tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { wire: Wire { address }, drain: DrainHandle::default() }
+    }
+
+    /// Behind the crate's own server, which knows the address of each client.
+    #[cfg(feature = "hyper")]
+    pub(crate) async fn serve_by_hyper(router: axum::Router) -> Self {
+        let listener = tower_kernels::hyper::listen("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let service = hyper_util::service::TowerToHyperService::new(router);
+        let serve = tower_kernels::hyper::serve(listener, service, std::future::pending(), Duration::from_secs(30));
+        tokio::spawn(async move { serve.await.unwrap() });
         Self { wire: Wire { address }, drain: DrainHandle::default() }
     }
 }

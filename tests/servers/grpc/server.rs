@@ -83,6 +83,12 @@ impl Running {
         [start(Kind::Tonic).await, start(Kind::Hyper).await].into_iter()
     }
 
+    /// Behind the crate's own server, which knows the address of each client.
+    #[cfg(feature = "hyper")]
+    pub(crate) async fn serve_by_hyper<S: Pipeline>(server: KernelGrpcServer<S>, naps: Naps) -> Self {
+        Self::serve_by(Kind::Hyper, server, naps).await
+    }
+
     pub(crate) async fn serve<S: Pipeline>(server: KernelGrpcServer<S>, naps: Naps) -> Self {
         Self::serve_by(Kind::Tonic, server, naps).await
     }

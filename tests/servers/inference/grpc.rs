@@ -26,7 +26,12 @@ pub(super) fn parameters(
     values.into_iter().map(parameter).collect()
 }
 
-fn input(name: &str, datatype: &str, shape: &[i64], contents: Option<InferTensorContents>) -> InferInputTensor {
+pub(super) fn input(
+    name: &str,
+    datatype: &str,
+    shape: &[i64],
+    contents: Option<InferTensorContents>,
+) -> InferInputTensor {
     let (name, datatype, shape) = (name.to_owned(), datatype.to_owned(), shape.to_vec());
     InferInputTensor { name, datatype, shape, contents, ..Default::default() }
 }
@@ -36,7 +41,7 @@ fn floats(values: &[f32]) -> Option<InferTensorContents> {
 }
 
 /// A request for `2 x + y`, of two elements, with raw contents.
-fn saxpy() -> ModelInferRequest {
+pub(super) fn saxpy() -> ModelInferRequest {
     ModelInferRequest {
         model_name: "linalg.saxpy".to_owned(),
         id: "mine".to_owned(),

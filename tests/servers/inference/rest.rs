@@ -71,7 +71,7 @@ async fn the_index_has_the_models_and_nothing_is_loaded_or_shared() {
         assert!(client.send("POST", &path, &[], b"{}").await.error(422).contains("neither loaded"));
     }
     for path in ["systemsharedmemory/status", "cudasharedmemory/status", "systemsharedmemory/region/a/status"] {
-        assert!(client.read(&format!("/v2/{path}")).await.error(422).contains("no shared memory"));
+        assert!(client.read(&format!("/v2/{path}")).await.error(422).contains("shared memory"));
     }
     for path in ["systemsharedmemory/region/a/register", "cudasharedmemory/unregister"] {
         client.send("POST", &format!("/v2/{path}"), &[], b"{}").await.error(422);

@@ -2,7 +2,9 @@
 
 use super::proto::{
     ModelConfigRequest, ModelInferRequest, ModelMetadataRequest, ModelReadyRequest, ModelStatisticsRequest,
-    RepositoryIndexRequest, ServerLiveRequest, ServerMetadataRequest, ServerReadyRequest,
+    RepositoryIndexRequest, RepositoryModelLoadRequest, RepositoryModelUnloadRequest, ServerLiveRequest,
+    ServerMetadataRequest, ServerReadyRequest, SystemSharedMemoryRegisterRequest, SystemSharedMemoryStatusRequest,
+    SystemSharedMemoryUnregisterRequest,
 };
 use crate::request::limits::MAX_TENSORS;
 use crate::servers::grpc::wire::{Incoming, Limits, Over, Value, invalid};
@@ -76,6 +78,31 @@ macro_rules! named {
 named! {
     ServerLiveRequest ServerReadyRequest ServerMetadataRequest ModelReadyRequest ModelMetadataRequest ModelConfigRequest
     ModelStatisticsRequest RepositoryIndexRequest
+}
+
+/// Messages with the names of a repository and of a model, or of a region and its object.
+macro_rules! model_or_region {
+    ($($message:ty)*) => {$(
+        impl Incoming for $message {
+            fn check(message: &[u8], limits: &mut Limits) -> Result<(), Over> {
+                limits.fields(message, |limits, field| match field {
+                    (1 | 2, Value::Bytes(text)) if text.len() > MAX_PATH => {
+                        Err(invalid("request", format!("a name is longer than {MAX_PATH} bytes")))
+                    }
+                    (3, Value::Bytes(parameter)) => limits.text(parameter),
+                    _ => Ok(()),
+                })
+            }
+        }
+    )*};
+}
+
+/// Maximum length of a name that is checked further once it is decoded: that of a path on Linux.
+const MAX_PATH: usize = 4096;
+
+model_or_region! {
+    RepositoryModelLoadRequest RepositoryModelUnloadRequest SystemSharedMemoryStatusRequest
+    SystemSharedMemoryRegisterRequest SystemSharedMemoryUnregisterRequest
 }
 
 #[cfg(test)]

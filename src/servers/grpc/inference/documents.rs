@@ -4,18 +4,19 @@ use std::time::UNIX_EPOCH;
 
 use super::proto::model_metadata_response::TensorMetadata;
 use super::proto::repository_index_response::ModelIndex;
+use super::proto::system_shared_memory_status_response::RegionStatus;
 use super::proto::{
     DataType, InferBatchStatistics, InferStatistics, ModelConfig, ModelInput, ModelMetadataResponse, ModelOutput,
     ModelStatistics, ServerMetadataResponse, StatisticDuration,
 };
-use crate::servers::inference::{EXTENSIONS, Model, PLATFORM, config_datatype, datatype_of};
+use crate::servers::inference::{Model, PLATFORM, Region, UNLOADED, config_datatype, datatype_of};
 use crate::service::{DurationTotal, ElementType, ExecutionTotals, Signature, TensorSpec};
 
-pub(super) fn server() -> ServerMetadataResponse {
+pub(super) fn server(extensions: Vec<&str>) -> ServerMetadataResponse {
     ServerMetadataResponse {
         name: env!("CARGO_PKG_NAME").to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        extensions: EXTENSIONS.iter().map(|&extension| extension.to_owned()).collect(),
+        extensions: extensions.into_iter().map(str::to_owned).collect(),
     }
 }
 
@@ -99,11 +100,18 @@ impl From<DurationTotal> for StatisticDuration {
     }
 }
 
-pub(super) fn index_entry(model: &Model) -> ModelIndex {
+pub(super) fn index_entry(model: &Model, is_loaded: bool) -> ModelIndex {
+    let (state, reason) = if is_loaded { ("READY", "") } else { ("UNAVAILABLE", UNLOADED) };
     ModelIndex {
         name: model.name().to_owned(),
         version: model.version().to_owned(),
-        state: "READY".to_owned(),
-        reason: String::new(),
+        state: state.to_owned(),
+        reason: reason.to_owned(),
     }
+}
+
+pub(super) fn region(region: &Region) -> (String, RegionStatus) {
+    let Region { name, key, offset, byte_size, .. } = region;
+    let (offset, byte_size) = (*offset, *byte_size);
+    (name.clone(), RegionStatus { name: name.clone(), key: key.clone(), offset, byte_size })
 }

@@ -14,15 +14,18 @@ use crate::request::limits::check_name;
 use crate::request::metadata::RequestMetadata;
 use crate::servers::grpc::status::Rejection;
 use crate::servers::inference::{
-    BYTES, InputParameters, Model, ParameterValue, RequestParameters, datatype_name, dtype_named, operand_input,
-    text_input, text_of_binary, unknown_parameter,
+    BYTES, InputParameters, Model, ParameterValue, RegionAccess, RegionInput, RegionInputs, RegionParameters,
+    RegionSlice, RequestParameters, datatype_name, dtype_named, operand_input, text_input, text_of_binary,
+    unknown_parameter,
 };
 use crate::servers::sections::{Data, Input};
 use crate::service::{Buffer, DType, InvalidInput, KernelResponse, Payload, Tensor, Tensors};
 
 /// A request for inference, converted.
 pub(super) struct Inference {
-    pub(super) payload: Payload,
+    /// Inputs, without those in shared memory.
+    pub(super) tensors: Tensors,
+    pub(super) regions: RegionInputs,
     /// Bytes of typed contents, which are copies.
     pub(super) copied: usize,
     /// Deadline, priority, tenant and backend of the parameters.
@@ -33,22 +36,34 @@ pub(super) struct Inference {
 /// What is requested for the response.
 pub(super) struct Requested {
     id: String,
-    /// Names of outputs; empty for all.
-    outputs: Vec<String>,
+    /// Names of outputs, and the shared memory that they are written to; empty for all.
+    outputs: Vec<(String, Option<RegionSlice>)>,
 }
 
-/// Converts a request that arrived at this time, without copying raw contents: the data of each tensor is a slice of the
-/// message.
+impl Requested {
+    /// Returns whether an output is written to shared memory.
+    pub(super) fn has_region(&self) -> bool {
+        self.outputs.iter().any(|(_, region)| region.is_some())
+    }
+}
+
+/// Converts a request that arrived at this time, and whose client can use these regions, without copying raw contents:
+/// the data of each tensor is a slice of the message.
 ///
 /// # Errors
 /// The first field that is invalid.
-pub(super) fn read(request: ModelInferRequest, model: &Model, received_at: Instant) -> Result<Inference, Rejection> {
+pub(super) fn read(
+    request: ModelInferRequest,
+    model: &Model,
+    received_at: Instant,
+    access: &RegionAccess,
+) -> Result<Inference, Rejection> {
     let ModelInferRequest { id, parameters, inputs, outputs, raw_input_contents: raw, .. } = request;
     if !id.is_empty() {
         check_name(&id).map_err(|error| InvalidInput::new("id", error.to_string()))?;
     }
     let mut parameters = RequestParameters::parse(values(parameters)?, received_at)?;
-    let (mut tensors, mut raw_contents) = (Tensors::new(), raw.into_iter());
+    let (mut tensors, mut regions, mut raw_contents) = (Tensors::new(), RegionInputs::default(), raw.into_iter());
     let is_raw = raw_contents.len() > 0;
     let mut add = |input: Input, field: &dyn Fn() -> String| {
         let Input { name, dtype, shape, data } = input;
@@ -56,9 +71,16 @@ pub(super) fn read(request: ModelInferRequest, model: &Model, received_at: Insta
         let added = Tensor::new(dtype, shape, data).and_then(|tensor| tensors.insert(name, tensor));
         added.map_err(|error| InvalidInput::new(field(), error.to_string()))
     };
-    for (index, input) in inputs.into_iter().enumerate() {
+    for (index, mut input) in inputs.into_iter().enumerate() {
         let at = |InvalidInput { field, reason }| InvalidInput { field: format!("inputs[{index}].{field}"), reason };
-        let input = self::input(input, is_raw.then_some(&mut raw_contents)).map_err(at)?;
+        check_name(&input.name).map_err(|error| at(InvalidInput::new("name", error.to_string())))?;
+        let parameters = InputParameters::parse(values(std::mem::take(&mut input.parameters)).map_err(at)?);
+        let mut parameters = parameters.map_err(at)?;
+        if let Some(slice) = std::mem::take(&mut parameters.region).slice(access).map_err(at)? {
+            regions.push(region_input(index, input, &parameters, slice).map_err(at)?);
+            continue;
+        }
+        let input = self::input(input, parameters, is_raw.then_some(&mut raw_contents)).map_err(at)?;
         add(input, &|| format!("inputs[{index}]"))?;
     }
     if raw_contents.len() > 0 {
@@ -67,16 +89,38 @@ pub(super) fn read(request: ModelInferRequest, model: &Model, received_at: Insta
     for input in parameters.inputs(model).map_err(|error| Rejection::of(&error))? {
         add(input, &|| "parameters".to_owned())?;
     }
-    let requested = Requested { id, outputs: requested_outputs(outputs)? };
+    let requested = Requested { id, outputs: requested_outputs(outputs, access)? };
     let copied = if is_raw { 0 } else { tensors.byte_len() };
-    Ok(Inference { payload: tensors.into(), copied, metadata: parameters.take_metadata(), requested })
+    Ok(Inference { tensors, regions, copied, metadata: parameters.take_metadata(), requested })
 }
 
-/// Converts an input. `raw` has the contents of those that follow, unless they are typed.
-fn input(tensor: InferInputTensor, raw: Option<&mut std::vec::IntoIter<Bytes>>) -> Result<Input, InvalidInput> {
-    let InferInputTensor { name, datatype, shape, parameters, contents } = tensor;
-    check_name(&name).map_err(|error| InvalidInput::new("name", error.to_string()))?;
-    let parameters = InputParameters::parse(values(parameters)?)?;
+/// Converts an input in shared memory, which has no place among raw contents.
+fn region_input(
+    index: usize,
+    tensor: InferInputTensor,
+    parameters: &InputParameters,
+    slice: RegionSlice,
+) -> Result<RegionInput, InvalidInput> {
+    let InferInputTensor { name, datatype, shape, contents, .. } = tensor;
+    if contents.is_some() || parameters.operand.is_some() || parameters.binary_data_size.is_some_and(|size| size > 0) {
+        return Err(InvalidInput::new("parameters.shared_memory_region", "the input has data too"));
+    }
+    RegionInput::new(index, name, &datatype, sides(shape)?, slice)
+}
+
+/// Converts the dimensions of a tensor.
+fn sides(shape: Vec<i64>) -> Result<Vec<usize>, InvalidInput> {
+    let sides = shape.into_iter().map(usize::try_from).collect::<Result<_, _>>();
+    sides.map_err(|_| InvalidInput::new("shape", "a dimension is negative or exceeds the address space"))
+}
+
+/// Converts an input with these parameters. `raw` has the contents of those that follow, unless they are typed.
+fn input(
+    tensor: InferInputTensor,
+    parameters: InputParameters,
+    raw: Option<&mut std::vec::IntoIter<Bytes>>,
+) -> Result<Input, InvalidInput> {
+    let InferInputTensor { name, datatype, shape, contents, .. } = tensor;
     if let Some(reference) = parameters.operand {
         // It has an empty place among raw contents.
         let has_data = contents.is_some() || raw.and_then(Iterator::next).is_some_and(|data| !data.is_empty());
@@ -85,9 +129,7 @@ fn input(tensor: InferInputTensor, raw: Option<&mut std::vec::IntoIter<Bytes>>) 
             false => operand_input(&name, reference),
         };
     }
-    let shape = shape.into_iter().map(usize::try_from).collect::<Result<Vec<_>, _>>();
-    let shape =
-        shape.map_err(|_| InvalidInput::new("shape", "a dimension is negative or exceeds the address space"))?;
+    let shape = sides(shape)?;
     let content = match (raw, contents) {
         (Some(_), Some(_)) => return Err(InvalidInput::new("contents", "there are raw_input_contents too")),
         (Some(raw), None) => {
@@ -178,24 +220,31 @@ fn elements(dtype: DType, contents: InferTensorContents) -> Result<Bytes, Invali
     })
 }
 
-fn requested_outputs(outputs: Vec<InferRequestedOutputTensor>) -> Result<Vec<String>, InvalidInput> {
-    let mut names: Vec<String> = Vec::with_capacity(outputs.len());
+fn requested_outputs(
+    outputs: Vec<InferRequestedOutputTensor>,
+    access: &RegionAccess,
+) -> Result<Vec<(String, Option<RegionSlice>)>, InvalidInput> {
+    let mut requested: Vec<(String, Option<RegionSlice>)> = Vec::with_capacity(outputs.len());
     for (index, InferRequestedOutputTensor { name, parameters }) in outputs.into_iter().enumerate() {
         let at = |InvalidInput { field, reason }| InvalidInput { field: format!("outputs[{index}].{field}"), reason };
         check_name(&name).map_err(|error| at(InvalidInput::new("name", error.to_string())))?;
+        let mut region = RegionParameters::default();
         for (parameter, value) in values(parameters)? {
+            if region.take(&parameter, &value).map_err(at)? {
+                continue;
+            }
             match (parameter.as_str(), value) {
                 // Outputs are always binary here. tritonclient sends the other for every output.
                 ("binary_data", ParameterValue::Bool(_)) | ("classification", ParameterValue::Integer(0)) => {}
                 (parameter, _) => return Err(at(unknown_parameter(parameter))),
             }
         }
-        if names.contains(&name) {
+        if requested.iter().any(|(other, _)| *other == name) {
             return Err(at(InvalidInput::new("name", format!("`{name}` is requested twice"))));
         }
-        names.push(name);
+        requested.push((name, region.slice(access).map_err(at)?));
     }
-    Ok(names)
+    Ok(requested)
 }
 
 fn values(parameters: HashMap<String, InferParameter>) -> Result<Vec<(String, ParameterValue)>, InvalidInput> {
@@ -210,10 +259,11 @@ fn values(parameters: HashMap<String, InferParameter>) -> Result<Vec<(String, Pa
     parameters.into_iter().map(value).collect()
 }
 
-/// Converts a response. Its tensors are the memory of the kernel's output.
+/// Converts a response. Its tensors are the memory of the kernel's output, except for those that are written to shared
+/// memory.
 ///
 /// # Errors
-/// A requested output does not exist.
+/// A requested output does not exist, or cannot be written to shared memory.
 pub(super) fn write(
     response: &KernelResponse,
     model: &Model,
@@ -222,21 +272,36 @@ pub(super) fn write(
     let Payload::Tensors(tensors) = &response.payload else {
         return Err(Rejection::new(ErrorKind::Internal, "the request was tensors, but the pipeline's response is not"));
     };
-    let selected: Vec<(&str, &Tensor)> = if requested.outputs.is_empty() {
-        tensors.iter().collect()
+    let selected: Vec<(&str, &Tensor, Option<&RegionSlice>)> = if requested.outputs.is_empty() {
+        tensors.iter().map(|(name, tensor)| (name, tensor, None)).collect()
     } else {
-        let named = |(index, name): (usize, &'_ String)| match tensors.get(name) {
-            Some(tensor) => Ok((index, tensor)),
-            None => {
+        let mut selected = Vec::with_capacity(requested.outputs.len());
+        for (index, (name, region)) in requested.outputs.iter().enumerate() {
+            let Some(tensor) = tensors.get(name) else {
                 let all: Vec<_> = tensors.iter().map(|(name, _)| name).collect();
                 let reason = format!("there is no output `{name}`; there are: {}", all.join(", "));
-                Err(InvalidInput::new(format!("outputs[{index}].name"), reason))
-            }
-        };
-        let found = requested.outputs.iter().enumerate().map(named).collect::<Result<Vec<_>, _>>()?;
-        found.into_iter().map(|(index, tensor)| (requested.outputs[index].as_str(), tensor)).collect()
+                return Err(InvalidInput::new(format!("outputs[{index}].name"), reason).into());
+            };
+            selected.push((name.as_str(), tensor, region.as_ref()));
+        }
+        selected
     };
-    let describe = |&(name, tensor): &(&str, &Tensor)| InferOutputTensor {
+    let mut contents = Vec::with_capacity(selected.len());
+    for (index, (_, tensor, region)) in selected.iter().enumerate() {
+        contents.push(match region {
+            None => tensor.data().clone(),
+            // Its contents are empty, so that those of other outputs have the places of their outputs.
+            Some(slice) => {
+                let at = |InvalidInput { field, reason }| {
+                    let field = format!("outputs[{index}].{field}");
+                    InvalidInput { field, reason }
+                };
+                slice.write(tensor.data()).map_err(at)?;
+                Bytes::new()
+            }
+        });
+    }
+    let describe = |&(name, tensor, region): &(&str, &Tensor, Option<&RegionSlice>)| InferOutputTensor {
         name: name.to_owned(),
         datatype: datatype_name(tensor.dtype()).to_owned(),
         // A scalar is a tensor of one element.
@@ -245,6 +310,7 @@ pub(super) fn write(
         } else {
             tensor.shape().iter().map(|&side| side as i64).collect()
         },
+        parameters: region.map(|slice| region_parameters(slice, tensor.data().len())).unwrap_or_default(),
         ..InferOutputTensor::default()
     };
     let is_final = InferParameter { parameter_choice: Some(ParameterChoice::BoolParam(true)) };
@@ -252,9 +318,21 @@ pub(super) fn write(
         model_name: model.name().to_owned(),
         model_version: model.version().to_owned(),
         outputs: selected.iter().map(describe).collect(),
-        raw_output_contents: selected.iter().map(|(_, tensor)| tensor.data().clone()).collect(),
+        raw_output_contents: contents,
         // Clients of streams wait for it.
         parameters: HashMap::from([("triton_final_response".to_owned(), is_final)]),
         id: requested.id,
     })
+}
+
+/// Returns the parameters of an output of this length in shared memory.
+fn region_parameters(slice: &RegionSlice, bytes: usize) -> HashMap<String, InferParameter> {
+    let integer = |value: u64| ParameterChoice::Int64Param(i64::try_from(value).unwrap_or(i64::MAX));
+    let parameters = [
+        ("shared_memory_region", ParameterChoice::StringParam(slice.region().to_owned())),
+        ("shared_memory_byte_size", integer(bytes as u64)),
+        ("shared_memory_offset", integer(slice.offset())),
+    ];
+    let parameter = |(name, value): (&str, _)| (name.to_owned(), InferParameter { parameter_choice: Some(value) });
+    parameters.map(parameter).into()
 }

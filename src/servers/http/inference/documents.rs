@@ -1,11 +1,12 @@
 //! Documents of servers and models.
 
+use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::servers::inference::{EXTENSIONS, Model, PLATFORM, config_datatype, datatype_of};
+use crate::servers::inference::{Model, PLATFORM, Region, UNLOADED, config_datatype, datatype_of};
 use crate::service::{DurationTotal, ExecutionTotals, RequestTotals, Signature, TensorSpec};
 
 /// The server, and what it supports beyond the protocol's core.
@@ -14,12 +15,12 @@ use crate::service::{DurationTotal, ExecutionTotals, RequestTotals, Signature, T
 pub(in super::super) struct ServerMetadata {
     name: &'static str,
     version: &'static str,
-    extensions: &'static [&'static str],
+    extensions: Vec<&'static str>,
 }
 
 impl ServerMetadata {
-    pub(in super::super) fn new() -> Self {
-        Self { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION"), extensions: EXTENSIONS }
+    pub(in super::super) fn new(extensions: Vec<&'static str>) -> Self {
+        Self { name: env!("CARGO_PKG_NAME"), version: env!("CARGO_PKG_VERSION"), extensions }
     }
 }
 
@@ -259,8 +260,9 @@ pub(in super::super) struct RepositoryEntry<'a> {
 }
 
 impl<'a> RepositoryEntry<'a> {
-    pub(in super::super) fn new(model: &'a Model) -> Self {
-        Self { name: model.name(), version: model.version(), state: "READY", reason: "" }
+    pub(in super::super) fn new(model: &'a Model, is_loaded: bool) -> Self {
+        let (state, reason) = if is_loaded { ("READY", "") } else { ("UNAVAILABLE", UNLOADED) };
+        Self { name: model.name(), version: model.version(), state, reason }
     }
 }
 
@@ -269,8 +271,48 @@ impl<'a> RepositoryEntry<'a> {
 #[schemars(rename = "InferenceIndexRequest")]
 #[serde(deny_unknown_fields)]
 pub(in super::super) struct RepositoryQuery {
-    /// Only models that are ready, which all are.
+    /// Only models that are ready.
     #[serde(default)]
-    #[allow(dead_code, reason = "it makes no difference")]
-    ready: bool,
+    pub(in super::super) ready: bool,
+}
+
+/// A request to load or unload a model.
+#[derive(Default, Deserialize, JsonSchema)]
+#[schemars(rename = "InferenceRepositoryRequest")]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct RepositoryRequest {
+    /// Only `unload_dependents` to unload, which has no effect.
+    #[serde(default)]
+    pub(in super::super) parameters: BTreeMap<String, serde_json::Value>,
+}
+
+/// A registered region of shared memory.
+#[derive(Serialize, JsonSchema)]
+#[schemars(rename = "InferenceRegion")]
+pub(in super::super) struct RegionEntry<'a> {
+    name: &'a str,
+    /// Name of the shared memory object.
+    key: &'a str,
+    /// Where the region begins in the object.
+    offset: u64,
+    byte_size: u64,
+}
+
+impl<'a> RegionEntry<'a> {
+    pub(in super::super) fn new(region: &'a Region) -> Self {
+        let Region { name, key, offset, byte_size, .. } = region;
+        Self { name, key, offset: *offset, byte_size: *byte_size }
+    }
+}
+
+/// The part of a shared memory object that is to be registered as a region.
+#[derive(Default, Deserialize, JsonSchema)]
+#[schemars(rename = "InferenceRegionRequest")]
+#[serde(deny_unknown_fields)]
+pub(in super::super) struct RegionRequest {
+    /// Name of the shared memory object, as for `shm_open`.
+    pub(in super::super) key: Option<String>,
+    /// Where the region begins in the object; default 0.
+    pub(in super::super) offset: Option<u64>,
+    pub(in super::super) byte_size: Option<u64>,
 }

@@ -25,8 +25,8 @@ use tower_service::Service;
 
 use self::compression::Encoding;
 pub(super) use self::documents::{
-    InferenceError, ModelConfig, ModelMetadata, ModelReady, ModelStatisticsPage, RepositoryEntry, RepositoryQuery,
-    ServerLive, ServerMetadata, ServerReady,
+    InferenceError, ModelConfig, ModelMetadata, ModelReady, ModelStatisticsPage, RegionEntry, RegionRequest,
+    RepositoryEntry, RepositoryQuery, RepositoryRequest, ServerLive, ServerMetadata, ServerReady,
 };
 pub(super) use self::request::Document as InferenceRequest;
 use self::request::Requested;
@@ -36,12 +36,12 @@ use super::form::optional_head_length;
 use super::read::{in_time, rejected};
 use super::tensors::{Lengths, read_with};
 use super::{Problem, ResponseBody, RestState, document, read};
-use crate::error::AnyError;
+use crate::error::{AnyError, ErrorKind};
 use crate::middleware::tracing::RequestScope;
 use crate::request::metadata::{HeaderFormat, RequestMetadata};
 use crate::request::request_id::RequestId;
 use crate::servers::body_memory::BodyMemory;
-use crate::servers::inference::{Model, with_texts};
+use crate::servers::inference::{Model, RegionAccess, RegionInputs, with_texts};
 use crate::servers::offload::{TYPED_JSON_BYTES, offload};
 use crate::servers::sections::Sections;
 use crate::service::{HostReservation, InvalidInput, KernelRequest, KernelResponse, Payload};
@@ -81,7 +81,8 @@ where
         }
         let memory = state.limits.memory.reservation(state.limits.max_response_size);
         let (received_at, max) = (metadata.received_at, state.limits.max_request_size);
-        let reader = Reader { model: &model, max, received_at, deadline, memory: &memory };
+        let access = state.regions_for(head);
+        let reader = Reader { model: &model, max, received_at, deadline, memory: &memory, access };
         // Boxed, as it is larger than the rest of the future.
         let (request, requested) =
             Box::pin(reader.read(head, body)).await.map_err(|problem| problem.over(head.version))?;
@@ -89,7 +90,7 @@ where
         let ran = run(service, request, metadata, scope, memory, state).await;
         let (response, held) = ran.map_err(|problem| problem.of_kernel(model.id()))?;
         let bytes = response.payload.byte_len().unwrap_or(0);
-        let is_large = bytes > TYPED_JSON_BYTES && requested.has_json_output();
+        let is_large = bytes > TYPED_JSON_BYTES && requested.has_slow_output();
         let max = state.limits.max_response_size;
         let writing = offload(is_large, move || {
             let written = response::write(&response, &model, &requested, max);
@@ -134,6 +135,7 @@ struct Reader<'a> {
     received_at: Instant,
     deadline: Instant,
     memory: &'a HostReservation,
+    access: RegionAccess,
 }
 
 impl Reader<'_> {
@@ -161,33 +163,62 @@ impl Reader<'_> {
         B: Body<Data = Bytes>,
         B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
-        let Self { model, max, received_at, deadline, memory } = self;
+        let Self { model, max, received_at, deadline, memory, access } = self;
         let body_memory = BodyMemory::of_request(memory);
         let model = model.clone();
         let Some(head) = head_length else {
             let json = read::whole(body, max, deadline, memory).await?;
             let bytes = json.len() as u64;
-            let parsing = offload(json.len() > TYPED_JSON_BYTES, move || request::parse(&json, &model, received_at));
+            let parsing =
+                offload(json.len() > TYPED_JSON_BYTES, move || request::parse(&json, &model, received_at, &access));
             let head = in_time(deadline, parsing).await??;
             memory.shrink(bytes);
-            let mut request = head.request;
+            let (mut request, mut requested) = (head.request, head.requested);
             body_memory.grow_tensors(head.inputs.iter().map(|input| input.data.bytes_here() as u64).sum())?;
             request.payload = Sections::new(head.inputs, 0, Some(0))?.finish()?.into();
-            return Ok((request, head.requested));
+            read_regions(&mut request, std::mem::take(&mut requested.regions), max, deadline, memory).await?;
+            return Ok((request, requested));
         };
         let lengths = Lengths { head, max_head: max, max };
-        let (mut request, requested) = if head == 0 {
+        let (mut request, mut requested) = if head == 0 {
             let length = body.size_hint().exact();
             read_with(body, lengths, move |_| request::parse_raw(length, &model), deadline, &body_memory).await?
         } else {
-            read_with(body, lengths, move |json| request::parse(&json, &model, received_at), deadline, &body_memory)
-                .await?
+            let parse = move |json: Bytes| request::parse(&json, &model, received_at, &access);
+            read_with(body, lengths, parse, deadline, &body_memory).await?
         };
         if !requested.texts.is_empty()
             && let Payload::Tensors(tensors) = &request.payload
         {
             request.payload = with_texts(tensors, &requested.texts)?.into();
         }
+        read_regions(&mut request, std::mem::take(&mut requested.regions), max, deadline, memory).await?;
         Ok((request, requested))
     }
+}
+
+/// Adds the inputs of a request that are in shared memory, of at most `max` bytes in total.
+async fn read_regions(
+    request: &mut KernelRequest,
+    inputs: RegionInputs,
+    max: usize,
+    deadline: Instant,
+    memory: &HostReservation,
+) -> Result<(), Problem> {
+    if inputs.is_empty() {
+        return Ok(());
+    }
+    let bytes = inputs.checked_bytes()?;
+    if bytes > max as u64 {
+        let detail = format!("the inputs in shared memory have {bytes} bytes, the maximum is {max}");
+        return Err(Problem::new(ErrorKind::TooLarge, detail).field("inputs"));
+    }
+    BodyMemory::of_request(memory).grow_tensors(bytes)?;
+    let sent = match std::mem::replace(&mut request.payload, Payload::json(Bytes::new())) {
+        Payload::Tensors(tensors) => tensors,
+        _ => return Err(Problem::new(ErrorKind::Internal, "the inputs of the request are not tensors")),
+    };
+    let deadline = request.deadline.map_or(deadline, |earlier| earlier.min(deadline));
+    request.payload = in_time(deadline, inputs.read_into(sent, bytes)).await??.into();
+    Ok(())
 }

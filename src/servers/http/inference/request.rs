@@ -14,8 +14,8 @@ use crate::request::limits::{MAX_RANK, MAX_TENSORS, at_most, check_name, first_d
 use crate::servers::http::tensors::{Head, elements};
 use crate::servers::http::{HEAD_LENGTH, Problem};
 use crate::servers::inference::{
-    BYTES, DATATYPES, InputParameters, Model, ParameterValue, RequestParameters, dtype_named, operand_input,
-    text_input, unknown_parameter,
+    BYTES, DATATYPES, InputParameters, Model, ParameterValue, RegionAccess, RegionInput, RegionInputs,
+    RegionParameters, RegionSlice, RequestParameters, dtype_named, operand_input, text_input, unknown_parameter,
 };
 use crate::servers::sections::{Data, Input};
 use crate::service::{
@@ -32,6 +32,8 @@ pub(super) struct Requested {
     pub(super) outputs: Option<Vec<RequestedOutput>>,
     /// Names of inputs with a binary text, whose length is part of their data.
     pub(super) texts: Vec<String>,
+    /// Inputs in shared memory.
+    pub(super) regions: RegionInputs,
 }
 
 /// An output that is requested by its name.
@@ -40,23 +42,32 @@ pub(super) struct RequestedOutput {
     pub(super) name: String,
     /// Whether it is binary, if it says so itself.
     pub(super) is_binary: Option<bool>,
+    /// The shared memory that it is written to.
+    pub(super) region: Option<RegionSlice>,
 }
 
 impl Requested {
-    /// Returns whether an output may be JSON.
-    pub(super) fn has_json_output(&self) -> bool {
+    /// Returns whether an output may be JSON or in shared memory, and writing it can take long.
+    pub(super) fn has_slow_output(&self) -> bool {
         match &self.outputs {
             None => !self.is_binary,
-            Some(outputs) => outputs.iter().any(|output| !output.is_binary.unwrap_or(self.is_binary)),
+            Some(outputs) => {
+                outputs.iter().any(|output| output.region.is_some() || !output.is_binary.unwrap_or(self.is_binary))
+            }
         }
     }
 }
 
-/// Parses and validates the JSON of a request that arrived at this time.
+/// Parses and validates the JSON of a request that arrived at this time, and whose client can use these regions.
 ///
 /// # Errors
 /// 400, with the first field that is invalid.
-pub(super) fn parse(json: &[u8], model: &Model, received_at: Instant) -> Result<Head<Requested>, Problem> {
+pub(super) fn parse(
+    json: &[u8],
+    model: &Model,
+    received_at: Instant,
+    access: &RegionAccess,
+) -> Result<Head<Requested>, Problem> {
     let document: Document<'_> = decode_json(json)?;
     let Document { id, model_name, model_version, parameters, inputs: described, outputs } = document;
     let is_other =
@@ -71,27 +82,35 @@ pub(super) fn parse(json: &[u8], model: &Model, received_at: Instant) -> Result<
     id.as_deref().map_or(Ok(()), check_name).map_err(|error| InvalidInput::new("id", error.to_string()))?;
     let mut parameters = RequestParameters::parse(parameters.unwrap_or_default().0, received_at)?;
     let mut inputs: Vec<Input> = Vec::with_capacity(described.len());
-    let mut texts = Vec::new();
+    let (mut texts, mut regions) = (Vec::new(), RegionInputs::default());
     for (index, input) in described.into_iter().enumerate() {
         let at = |InvalidInput { field, reason }| InvalidInput { field: format!("inputs[{index}].{field}"), reason };
         check_name(&input.name).map_err(|error| at(InvalidInput::new("name", error.to_string())))?;
         let is_text = input.datatype.as_deref() == Some(BYTES);
-        let input = input.check().map_err(at)?;
+        let input = match input.check(index, access).map_err(at)? {
+            Checked::Sent(input) => input,
+            Checked::InRegion(input) => {
+                regions.push(input);
+                continue;
+            }
+        };
         if is_text && matches!(input.data, Data::Follows(_)) {
             texts.push(input.name.clone());
         }
         inputs.push(input);
     }
     inputs.extend(parameters.inputs(model).map_err(|error| Problem::of(&error))?);
-    if let Some(index) = first_duplicate(inputs.iter().map(|input| input.name.as_str())) {
-        let reason = format!("the input `{}` is there twice", inputs[index].name);
+    let names = || inputs.iter().map(|input| input.name.as_str()).chain(regions.names());
+    if let Some(name) = first_duplicate(names()).and_then(|index| names().nth(index)) {
+        let reason = format!("the input `{name}` is there twice");
         return Err(InvalidInput::new("inputs", reason).into());
     }
     let requested = Requested {
         id,
         is_binary: parameters.binary_data_output.unwrap_or(false),
-        outputs: requested_outputs(outputs)?,
+        outputs: requested_outputs(outputs, access)?,
         texts,
+        regions,
     };
     let mut request = new_request(model);
     if let Some(metadata) = parameters.take_metadata() {
@@ -123,7 +142,8 @@ pub(super) fn parse_raw(length: Option<u64>, model: &Model) -> Result<Head<Reque
     }
     let (shape, data) = (vec![length / dtype.size()], Data::Follows(length));
     let inputs = vec![Input { name: input.name.clone(), dtype, shape, data }];
-    let requested = Requested { id: None, is_binary: true, outputs: None, texts: Vec::new() };
+    let (texts, regions) = (Vec::new(), RegionInputs::default());
+    let requested = Requested { id: None, is_binary: true, outputs: None, texts, regions };
     Ok(Head { request: new_request(model), requested, inputs })
 }
 
@@ -131,14 +151,20 @@ fn new_request(model: &Model) -> KernelRequest {
     KernelRequest::new(model.kernel().info().id.clone(), Payload::json(Bytes::new()))
 }
 
-fn requested_outputs(wanted: Option<OutputTensors>) -> Result<Option<Vec<RequestedOutput>>, InvalidInput> {
+fn requested_outputs(
+    wanted: Option<OutputTensors>,
+    access: &RegionAccess,
+) -> Result<Option<Vec<RequestedOutput>>, InvalidInput> {
     let Some(OutputTensors(wanted)) = wanted else { return Ok(None) };
     let mut outputs = Vec::with_capacity(wanted.len());
     for (index, OutputTensor { name, parameters }) in wanted.into_iter().enumerate() {
         let at = |InvalidInput { field, reason }| InvalidInput { field: format!("outputs[{index}].{field}"), reason };
         check_name(&name).map_err(|error| at(InvalidInput::new("name", error.to_string())))?;
-        let mut is_binary = None;
+        let (mut is_binary, mut region) = (None, RegionParameters::default());
         for (parameter, value) in parameters.unwrap_or_default().0 {
+            if region.take(&parameter, &value).map_err(at)? {
+                continue;
+            }
             match (parameter.as_str(), value) {
                 ("binary_data", ParameterValue::Bool(value)) => is_binary = Some(value),
                 ("binary_data", _) => {
@@ -149,7 +175,7 @@ fn requested_outputs(wanted: Option<OutputTensors>) -> Result<Option<Vec<Request
                 (parameter, _) => return Err(at(unknown_parameter(parameter))),
             }
         }
-        outputs.push(RequestedOutput { name, is_binary });
+        outputs.push(RequestedOutput { name, is_binary, region: region.slice(access).map_err(at)? });
     }
     if let Some(index) = first_duplicate(outputs.iter().map(|output| output.name.as_str())) {
         let reason = format!("`{}` is requested twice", outputs[index].name);
@@ -196,7 +222,8 @@ struct InputTensor<'a> {
     #[serde(default)]
     #[schemars(with = "Option<Vec<usize>>")]
     shape: Option<Shape>,
-    /// `binary_data_size`, or `operand` with a reference to an operand.
+    /// `binary_data_size`, `operand` with a reference to an operand, or `shared_memory_region`,
+    /// `shared_memory_byte_size` and `shared_memory_offset`.
     parameters: Option<Parameters>,
     /// The elements, row-major, as one array or as nested ones; instead of `binary_data_size`.
     #[serde(borrow)]
@@ -227,25 +254,40 @@ struct OutputTensors(#[serde(deserialize_with = "at_most::<_, _, MAX_TENSORS>")]
 #[serde(deny_unknown_fields)]
 struct OutputTensor {
     name: String,
-    /// `binary_data`.
+    /// `binary_data`, or `shared_memory_region`, `shared_memory_byte_size` and `shared_memory_offset`.
     parameters: Option<Parameters>,
+}
+
+/// An input whose description is valid.
+enum Checked {
+    /// Its data is in the request, or it is an operand.
+    Sent(Input),
+    InRegion(RegionInput),
 }
 
 impl InputTensor<'_> {
     /// Validates the description. Errors have the field of this input.
-    fn check(self) -> Result<Input, InvalidInput> {
+    fn check(self, index: usize, access: &RegionAccess) -> Result<Checked, InvalidInput> {
         let Self { name, datatype, shape, parameters, data } = self;
         let parameters = InputParameters::parse(parameters.unwrap_or_default().0)?;
+        let slice = parameters.region.slice(access)?;
+        let has_data = data.is_some() || parameters.binary_data_size.is_some_and(|size| size > 0);
         if let Some(reference) = parameters.operand {
-            if data.is_some() || parameters.binary_data_size.is_some_and(|size| size > 0) {
+            if has_data || slice.is_some() {
                 return Err(InvalidInput::new("parameters.operand", "the input has data too"));
             }
-            return operand_input(&name, reference);
+            return operand_input(&name, reference).map(Checked::Sent);
         }
         let datatype = datatype.ok_or_else(|| InvalidInput::new("datatype", "missing"))?;
         let Shape(shape) = shape.ok_or_else(|| InvalidInput::new("shape", "missing"))?;
+        if let Some(slice) = slice {
+            if has_data {
+                return Err(InvalidInput::new("parameters.shared_memory_region", "the input has data too"));
+            }
+            return RegionInput::new(index, name, &datatype, shape, slice).map(Checked::InRegion);
+        }
         if datatype == BYTES {
-            return text(name, &shape, parameters.binary_data_size, data);
+            return text(name, &shape, parameters.binary_data_size, data).map(Checked::Sent);
         }
         let dtype = dtype_named(&datatype).ok_or_else(|| {
             InvalidInput::new("datatype", format!("`{datatype}` is not one of {}", datatype_names().join(", ")))
@@ -273,7 +315,7 @@ impl InputTensor<'_> {
                 Data::Here(data)
             }
         };
-        Ok(Input { name, dtype, shape, data })
+        Ok(Checked::Sent(Input { name, dtype, shape, data }))
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 use super::request::{Requested, RequestedOutput};
 use crate::error::ErrorKind;
 use crate::servers::http::Problem;
-use crate::servers::inference::{Model, datatype_name};
+use crate::servers::inference::{Model, RegionSlice, datatype_name};
 use crate::service::{
     Bf16, Buffer, DType, Element, F16, InvalidInput, KernelError, KernelResponse, Payload, Tensor, Tensors,
     write_document,
@@ -35,22 +35,39 @@ struct Output<'a> {
     datatype: &'a str,
     shape: &'a [usize],
     #[serde(skip_serializing_if = "Option::is_none")]
-    parameters: Option<Parameters>,
-    /// The elements, row-major; not if there is a `binary_data_size`.
+    parameters: Option<Parameters<'a>>,
+    /// The elements, row-major; not if there is a `binary_data_size` or a `shared_memory_region`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Vec<serde_json::Value>>")]
     data: Option<Elements<'a>>,
 }
 
-#[derive(Serialize, JsonSchema)]
+#[derive(Default, Serialize, JsonSchema)]
 #[schemars(inline)]
-struct Parameters {
+struct Parameters<'a> {
     /// Length in bytes of this output after the JSON.
-    binary_data_size: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    binary_data_size: Option<usize>,
+    /// The region that it was written to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shared_memory_region: Option<&'a str>,
+    /// Length in bytes of this output in the region.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shared_memory_byte_size: Option<usize>,
+    /// Where it begins in the region; 0 if it is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    shared_memory_offset: Option<u64>,
+}
+
+/// Where an output is to be.
+enum Place<'a> {
+    Json,
+    Binary,
+    Region(&'a RegionSlice),
 }
 
 /// Creates the JSON, of at most `max` bytes, and returns the binary tensors in its order, without copying them; `None` if
-/// all outputs are in the JSON.
+/// none is binary. Outputs in shared memory are written there.
 pub(super) fn write(
     response: &KernelResponse,
     model: &Model,
@@ -63,14 +80,29 @@ pub(super) fn write(
     };
     let mut binary = None;
     let mut outputs = Vec::new();
-    for (name, tensor, is_binary) in select(tensors, requested)? {
+    for (name, tensor, place) in select(tensors, requested)? {
         // A scalar is a tensor of one element.
         let shape = if tensor.shape().is_empty() { &[1] } else { tensor.shape() };
-        let (parameters, data) = if is_binary {
-            binary.get_or_insert_with(Vec::new).push(tensor.data().clone());
-            (Some(Parameters { binary_data_size: tensor.data().len() }), None)
-        } else {
-            (None, Some(Elements(tensor)))
+        let bytes = tensor.data().len();
+        let (parameters, data) = match place {
+            Place::Json => (None, Some(Elements(tensor))),
+            Place::Binary => {
+                binary.get_or_insert_with(Vec::new).push(tensor.data().clone());
+                (Some(Parameters { binary_data_size: Some(bytes), ..Parameters::default() }), None)
+            }
+            Place::Region(slice) => {
+                slice.write(tensor.data()).map_err(|InvalidInput { field, reason }| InvalidInput {
+                    field: format!("outputs[{}].{field}", outputs.len()),
+                    reason,
+                })?;
+                let parameters = Parameters {
+                    shared_memory_region: Some(slice.region()),
+                    shared_memory_byte_size: Some(bytes),
+                    shared_memory_offset: Some(slice.offset()).filter(|offset| *offset > 0),
+                    ..Parameters::default()
+                };
+                (Some(parameters), None)
+            }
         };
         outputs.push(Output { name, datatype: datatype_name(tensor.dtype()), shape, parameters, data });
     }
@@ -84,14 +116,25 @@ pub(super) fn write(
     }
 }
 
-/// Selects the requested outputs, in the requested order, with whether each is binary.
-fn select<'a>(tensors: &'a Tensors, requested: &'a Requested) -> Result<Vec<(&'a str, &'a Tensor, bool)>, Problem> {
+/// Selects the requested outputs, in the requested order, with the place of each.
+fn select<'a>(
+    tensors: &'a Tensors,
+    requested: &'a Requested,
+) -> Result<Vec<(&'a str, &'a Tensor, Place<'a>)>, Problem> {
+    let sent = |is_binary: bool| if is_binary { Place::Binary } else { Place::Json };
     let Some(wanted) = &requested.outputs else {
-        return Ok(tensors.iter().map(|(name, tensor)| (name, tensor, requested.is_binary)).collect());
+        return Ok(tensors.iter().map(|(name, tensor)| (name, tensor, sent(requested.is_binary))).collect());
     };
-    let named = |(index, RequestedOutput { name, is_binary }): (usize, &'a RequestedOutput)| match tensors.get(name) {
-        Some(tensor) => Ok((name.as_str(), tensor, is_binary.unwrap_or(requested.is_binary))),
+    let named = |(index, output): (usize, &'a RequestedOutput)| match tensors.get(&output.name) {
+        Some(tensor) => {
+            let place = match &output.region {
+                Some(slice) => Place::Region(slice),
+                None => sent(output.is_binary.unwrap_or(requested.is_binary)),
+            };
+            Ok((output.name.as_str(), tensor, place))
+        }
         None => {
+            let name = &output.name;
             let all: Vec<_> = tensors.iter().map(|(name, _)| name).collect();
             let reason = format!("there is no output `{name}`; there are: {}", all.join(", "));
             Err(InvalidInput::new(format!("outputs[{index}].name"), reason).into())

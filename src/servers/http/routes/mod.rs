@@ -182,38 +182,49 @@ impl<S: RestService, B: RequestBody> Routes<S, B> {
             .enabled_if(|state| state.inference_enabled)
             .openapi(Once(INFERENCE, inference::index_entry))
             .handled_by(|rest, request| Box::pin(inference::index(rest, request))),
-        Operation::post("/v2/repository/models/{*name}/load", "inferenceLoad", "Rejects to load a model")
-            .details("kernels are part of the program")
+        Operation::post("/v2/repository/models/{*name}/load", "inferenceLoad", "Loads a model")
+            .details("off by default; makes a model available again that was unloaded")
             .enabled_if(|state| state.inference_enabled)
             .check_resource(inference::check_model)
-            .openapi(Once(INFERENCE, inference::rejected_entry))
-            .handled_by(|rest, request| Box::pin(inference::load_or_unload(rest, request))),
-        Operation::post("/v2/repository/models/{*name}/unload", "inferenceUnload", "Rejects to unload a model")
-            .details("kernels are part of the program")
+            .openapi(Once(INFERENCE, inference::load_entry))
+            .handled_by(|rest, request| Box::pin(inference::load(rest, request))),
+        Operation::post("/v2/repository/models/{*name}/unload", "inferenceUnload", "Unloads a model")
+            .details("off by default; for this protocol alone: its kernel still runs for others")
             .enabled_if(|state| state.inference_enabled)
             .check_resource(inference::check_model)
-            .openapi(Once(INFERENCE, inference::rejected_entry))
-            .handled_by(|rest, request| Box::pin(inference::load_or_unload(rest, request))),
-        Operation::get("/v2/systemsharedmemory/{*path}", "getSystemSharedMemory", "Rejects shared memory")
+            .openapi(Once(INFERENCE, inference::load_entry))
+            .handled_by(|rest, request| Box::pin(inference::unload(rest, request))),
+        Operation::get("/v2/systemsharedmemory/status", "inferenceRegions", "Lists regions of shared memory")
+            .details("off by default, and for clients on a loopback address, here and below")
             .enabled_if(|state| state.inference_enabled)
-            .check_resource(inference::check_shared_memory)
-            .openapi(Hidden)
-            .handled_by(|rest, request| Box::pin(inference::shared_memory(rest, request))),
-        Operation::post("/v2/systemsharedmemory/{*path}", "postSystemSharedMemory", "Rejects shared memory")
+            .openapi(Once(INFERENCE, inference::region_status_entry))
+            .handled_by(|rest, request| Box::pin(inference::shared_memory_status(rest, request))),
+        Operation::get("/v2/systemsharedmemory/region/{name}/status", "inferenceRegion", "Describes a region of shared memory")
             .enabled_if(|state| state.inference_enabled)
-            .check_resource(inference::check_shared_memory)
-            .openapi(Hidden)
-            .handled_by(|rest, request| Box::pin(inference::shared_memory(rest, request))),
-        Operation::get("/v2/cudasharedmemory/{*path}", "getCudaSharedMemory", "Rejects shared memory")
+            .openapi(Once(INFERENCE, inference::region_status_entry))
+            .handled_by(|rest, request| Box::pin(inference::shared_memory_status(rest, request))),
+        Operation::post("/v2/systemsharedmemory/region/{name}/register", "inferenceRegister", "Registers a region of shared memory")
             .enabled_if(|state| state.inference_enabled)
-            .check_resource(inference::check_shared_memory)
-            .openapi(Hidden)
-            .handled_by(|rest, request| Box::pin(inference::shared_memory(rest, request))),
-        Operation::post("/v2/cudasharedmemory/{*path}", "postCudaSharedMemory", "Rejects shared memory")
+            .openapi(Once(INFERENCE, inference::register_region_entry))
+            .handled_by(|rest, request| Box::pin(inference::register_shared_memory(rest, request))),
+        Operation::post("/v2/systemsharedmemory/region/{name}/unregister", "inferenceUnregister", "Removes a region of shared memory")
             .enabled_if(|state| state.inference_enabled)
-            .check_resource(inference::check_shared_memory)
+            .openapi(Once(INFERENCE, inference::unregister_region_entry))
+            .handled_by(|rest, request| Box::pin(inference::unregister_shared_memory(rest, request))),
+        Operation::post("/v2/systemsharedmemory/unregister", "inferenceUnregisterAll", "Removes all regions of shared memory")
+            .enabled_if(|state| state.inference_enabled)
+            .openapi(Once(INFERENCE, inference::unregister_region_entry))
+            .handled_by(|rest, request| Box::pin(inference::unregister_shared_memory(rest, request))),
+        Operation::get("/v2/cudasharedmemory/{*path}", "getCudaSharedMemory", "Rejects CUDA shared memory")
+            .enabled_if(|state| state.inference_enabled)
+            .check_resource(inference::check_cuda_shared_memory)
             .openapi(Hidden)
-            .handled_by(|rest, request| Box::pin(inference::shared_memory(rest, request))),
+            .handled_by(|rest, request| Box::pin(inference::cuda_shared_memory(rest, request))),
+        Operation::post("/v2/cudasharedmemory/{*path}", "postCudaSharedMemory", "Rejects CUDA shared memory")
+            .enabled_if(|state| state.inference_enabled)
+            .check_resource(inference::check_cuda_shared_memory)
+            .openapi(Hidden)
+            .handled_by(|rest, request| Box::pin(inference::cuda_shared_memory(rest, request))),
         Operation::get("/metrics", "metrics", "Prometheus metrics")
             .details("the text format, or OpenMetrics if `Accept` prefers that; gzip if `Accept-Encoding` allows it")
             .enabled_if(|state| state.config.enable_metrics && state.metrics.is_some())
