@@ -2,7 +2,7 @@
 """Uses a running server through clients of the Open Inference Protocol, as they are: kernels are models.
 
     python -m venv env && env/bin/pip install -r tests/clients/requirements-inference-newest.txt
-    cargo run --features server -- serve
+    cargo run --features server -- serve --inference-shared-memory --inference-model-control
     env/bin/python tests/clients/inference.py 127.0.0.1:8080 127.0.0.1:50051 tritonclient
     env/bin/pip install -r tests/clients/requirements-inference-kserve.txt
     env/bin/python tests/clients/inference.py 127.0.0.1:8080 127.0.0.1:50051 kserve
@@ -67,6 +67,61 @@ def fails(what, call, part):
         raise SystemExit(f"{what} has not failed")
 
 
+def shared_memory(protocol, package, client, names):
+    """Inputs and the output in shared memory, as tritonclient's examples have it; `names` are those of a status."""
+    import os
+
+    import tritonclient.utils.shared_memory as shm
+
+    client.unregister_system_shared_memory()
+    size = X.nbytes
+    inputs_key, output_key = (f"/tower-kernels-{os.getpid()}-{protocol}-{part}" for part in ("inputs", "output"))
+    inputs_handle = shm.create_shared_memory_region("inputs", inputs_key, 2 * size)
+    output_handle = shm.create_shared_memory_region("output", output_key, size)
+    try:
+        shm.set_shared_memory_region(inputs_handle, [X, Y])
+        client.register_system_shared_memory("inputs", inputs_key, 2 * size)
+        client.register_system_shared_memory("output", output_key, size)
+        check(f"{protocol}: regions", sorted(names(client.get_system_shared_memory_status())) == ["inputs", "output"])
+        check(f"{protocol}: a region", names(client.get_system_shared_memory_status("inputs")) == ["inputs"])
+        inputs = saxpy(package)
+        inputs[1].set_shared_memory("inputs", size)
+        inputs[2].set_shared_memory("inputs", size, offset=size)
+        same(f"{protocol}: inputs in shared memory", client.infer(MODEL, inputs).as_numpy("y"))
+        output = package.InferRequestedOutput("y")
+        output.set_shared_memory("output", size)
+        result = client.infer(MODEL, inputs, outputs=[output])
+        described = result.get_output("y")
+        shape = list(described["shape"] if protocol == "http" else described.shape)
+        found = shm.get_contents_as_numpy(output_handle, np.float32, shape)
+        same(f"{protocol}: the output in shared memory", found)
+        output.set_shared_memory("output", size - 4)
+        fails(f"{protocol}: a small region", lambda: client.infer(MODEL, inputs, outputs=[output]), "byte_size")
+        fails(f"{protocol}: a region twice", lambda: client.register_system_shared_memory("inputs", inputs_key, size), "already")
+        fails(f"{protocol}: a long region", lambda: client.register_system_shared_memory("long", inputs_key, 3 * size), "byte_size")
+        fails(f"{protocol}: another file", lambda: client.register_system_shared_memory("a", "/../../etc/passwd", 1), "key")
+        client.unregister_system_shared_memory("inputs")
+        fails(f"{protocol}: a removed region", lambda: client.infer(MODEL, inputs), "no region")
+        fails(f"{protocol}: the status of one", lambda: client.get_system_shared_memory_status("inputs"), "no region")
+        client.unregister_system_shared_memory()
+        check(f"{protocol}: no regions", not names(client.get_system_shared_memory_status()))
+    finally:
+        shm.destroy_shared_memory_region(inputs_handle)
+        shm.destroy_shared_memory_region(output_handle)
+
+
+def model_control(protocol, client, infer):
+    """A model that is unloaded and loaded again."""
+    client.unload_model(MODEL)
+    check(f"{protocol}: an unloaded model is not ready", not client.is_model_ready(MODEL))
+    fails(f"{protocol}: an unloaded model", infer, "unloaded")
+    client.load_model(MODEL)
+    check(f"{protocol}: a loaded model is ready", client.is_model_ready(MODEL))
+    infer()
+    fails(f"{protocol}: a configuration", lambda: client.load_model(MODEL, config="{}"), "configuration")
+    fails(f"{protocol}: an unknown model to load", lambda: client.load_model("unknown"), "unknown")
+
+
 def triton_http():
     import tritonclient.http as http
 
@@ -95,8 +150,9 @@ def triton_http():
     fails("http: a missing input", lambda: client.infer(MODEL, saxpy(http)[:1]), "x")
     fails("http: a text for a number", lambda: client.infer(MODEL, text_for_a_number(http)), "a")
     fails("http: a sequence", lambda: client.infer(MODEL, saxpy(http), sequence_id=7), "sequence")
-    fails("http: loading", lambda: client.load_model(MODEL), "neither loaded")
-    fails("http: shared memory", lambda: client.register_system_shared_memory("a", "/a", 16), "shared memory")
+    shared_memory("http", http, client, lambda status: [region["name"] for region in status])
+    model_control("http", client, lambda: client.infer(MODEL, saxpy(http)))
+    fails("http: CUDA shared memory", lambda: client.register_cuda_shared_memory("a", b"aGFuZGxl", 0, 16), "CUDA")
     statistics = client.get_inference_statistics(MODEL)["model_stats"][0]
     check("http: statistics", statistics["inference_stats"]["success"]["count"] >= 8 and statistics["inference_count"] >= 8)
     pricing = []
@@ -142,8 +198,9 @@ def triton_grpc():
     client.stop_stream()
     fails("grpc: an unknown model", lambda: client.infer("unknown", saxpy(grpc)), "unknown")
     fails("grpc: a missing input", lambda: client.infer(MODEL, saxpy(grpc)[:1]), "x")
-    fails("grpc: loading", lambda: client.load_model(MODEL), "neither loaded")
-    fails("grpc: shared memory", lambda: client.register_system_shared_memory("a", "/a", 16), "shared memory")
+    shared_memory("grpc", grpc, client, lambda status: list(status.regions))
+    model_control("grpc", client, lambda: client.infer(MODEL, saxpy(grpc)))
+    fails("grpc: CUDA shared memory", lambda: client.register_cuda_shared_memory("a", b"aGFuZGxl", 0, 16), "CUDA")
     statistics = client.get_inference_statistics(MODEL).model_stats[0]
     check("grpc: statistics", statistics.inference_stats.success.count >= 13)
 

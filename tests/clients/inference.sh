@@ -4,14 +4,14 @@
 #
 #   tests/clients/inference.sh [COMMAND ARGUMENT...]
 #
-# COMMAND starts a server and writes the address of REST, as http://HOST:PORT, to its output; --grpc-listen is added. Needs
-# Python 3 with pip; installs the clients below target/.
+# COMMAND starts a server and writes the address of REST, as http://HOST:PORT, to its output; --grpc-listen, --inference-shared-memory
+# and --inference-model-control are added. Needs Python 3 with pip; installs the clients below target/.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . tests/clients/served.sh
 [ $# -gt 0 ] || set -- cargo run --quiet --locked --features full --bin tower-kernels -- serve --rest-listen 127.0.0.1:0
 grpc=$(python3 -c 'import socket; free = socket.create_server(("127.0.0.1", 0)); print("127.0.0.1:%d" % free.getsockname()[1])')
-serve "$@" --grpc-listen "$grpc"
+serve "$@" --grpc-listen "$grpc" --inference-shared-memory --inference-model-control
 
 for version in newest oldest; do
     echo "-- tritonclient, the $version"

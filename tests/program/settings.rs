@@ -33,6 +33,8 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ("grpc.max_request_size", "99999999999", "from 1 to 4294967295"),
     ("grpc.max_response_size", "0", "from 1"),
     ("grpc.max_concurrent_per_stream", "0", "256"),
+    ("inference.shared_memory", "yes", "true"),
+    ("inference.model_control", "explicit", "true"),
     ("memory.max", "lots", "256MiB"),
     ("memory.max", "0", "256MiB"),
     ("memory.max", "-5", "256MiB"),

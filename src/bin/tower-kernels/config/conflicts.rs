@@ -31,6 +31,7 @@ fn require<const N: usize>(
 /// The first settings that contradict each other.
 pub(super) fn check(config: &Config) -> Result<(), InvalidSettings> {
     listeners(config)?;
+    shared_memory(config)?;
     memory(config)?;
     config.tls.files().map(drop)?;
     jwt(&config.auth.jwt)?;
@@ -60,6 +61,13 @@ fn listeners(config: &Config) -> Result<(), InvalidSettings> {
         }),
         _ => Ok(()),
     }
+}
+
+fn shared_memory(config: &Config) -> Result<(), InvalidSettings> {
+    require(!config.inference.shared_memory || cfg!(target_os = "linux"), ["inference.shared_memory"], || {
+        "inference.shared_memory is on, and this system is not Linux, whose shared memory it is for; set it to false"
+            .to_owned()
+    })
 }
 
 /// Rejects a size limit above the memory limit of all requests together.

@@ -49,6 +49,7 @@ pub(crate) struct Config {
     pub(crate) exit_on_device_loss: bool,
     pub(crate) rest: Rest,
     pub(crate) grpc: Grpc,
+    pub(crate) inference: Inference,
     pub(crate) memory: Memory,
     pub(crate) operands: Operands,
     pub(crate) connections: Connections,
@@ -93,6 +94,14 @@ pub(crate) struct Grpc {
     pub(crate) max_concurrent_per_stream: NonZeroUsize,
     pub(crate) compressed_requests: bool,
     pub(crate) compress_responses: bool,
+}
+
+/// Extensions of the Open Inference Protocol.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Inference {
+    pub(crate) shared_memory: bool,
+    pub(crate) model_control: bool,
 }
 
 /// Limits the memory of all requests together.
@@ -216,6 +225,7 @@ impl Default for Config {
             exit_on_device_loss: false,
             rest: Rest::default(),
             grpc: Grpc::default(),
+            inference: Inference::default(),
             memory: Memory::default(),
             operands: Operands::default(),
             connections: Connections::default(),

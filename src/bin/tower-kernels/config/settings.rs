@@ -64,6 +64,16 @@ pub(super) const SETTINGS: &[Setting] = &[
     ),
     setting("grpc.compress_responses", Switch, "Compress responses for clients that accept it"),
     setting(
+        "inference.shared_memory",
+        Switch,
+        "Accept tensors in POSIX shared memory over the Open Inference Protocol, from clients on a loopback address; they can  read and write every object in /dev/shm that the server's user can; not for a server behind a proxy on the same machine",
+    ),
+    setting(
+        "inference.model_control",
+        Switch,
+        "Let clients of the Open Inference Protocol unload models, for that protocol alone, and load them again",
+    ),
+    setting(
         "memory.max",
         Text("BYTES"),
         "Memory that all requests may hold together, from body to response: a number of bytes such as 256MiB, or auto for \

@@ -7,6 +7,9 @@ use crate::config::Config;
 /// Files other than connections: the listeners, the log, those of the runtime and of the CUDA driver.
 const OTHER_FILES: u64 = 256;
 
+/// Files of registered regions of shared memory, at most.
+const SHARED_MEMORY_FILES: u64 = 256;
+
 /// Raises the soft limit to what the settings need, and warns if the hard limit is lower: beyond it no connection is
 /// accepted, not even of health probes.
 pub(super) fn raise_limit(config: &Config) {
@@ -38,7 +41,8 @@ fn needed(config: &Config) -> u64 {
         [&config.rest.listen, &config.grpc.listen].iter().filter(|listen| listen.0.is_some()).count() as u64;
     let connections = &config.connections;
     let each = (connections.max.get() as u64).saturating_add(connections.health_reserve as u64);
-    listeners.saturating_mul(each).saturating_add(OTHER_FILES)
+    let regions = if config.inference.shared_memory { SHARED_MEMORY_FILES } else { 0 };
+    listeners.saturating_mul(each).saturating_add(OTHER_FILES).saturating_add(regions)
 }
 
 #[cfg(test)]
@@ -50,6 +54,9 @@ mod tests {
     fn each_listener_needs_its_connections_and_its_reserve() {
         let mut config = Config::default();
         assert_eq!(needed(&config), 2 * (10_000 + 16) + OTHER_FILES);
+        config.inference.shared_memory = true;
+        assert_eq!(needed(&config), 2 * (10_000 + 16) + OTHER_FILES + SHARED_MEMORY_FILES);
+        config.inference.shared_memory = false;
         config.grpc.listen = Listen(None);
         assert_eq!(needed(&config), 10_000 + 16 + OTHER_FILES);
         config.connections.max = std::num::NonZeroUsize::MAX;

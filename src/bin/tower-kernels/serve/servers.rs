@@ -13,13 +13,14 @@ use tower_kernels::grpc::{HealthService, KernelGrpcServer, StreamShutdown, refle
 #[cfg(unix)]
 use tower_kernels::hyper::SocketFile;
 use tower_kernels::hyper::{ListenAddress, Listener, Server, Tls};
+use tower_kernels::inference::InferenceExtensions;
 use tower_kernels::pipeline::LocalPipeline;
 use tower_kernels::requests::{RequestMetrics, Transport};
 use tower_kernels::service::HostMemory;
 use tower_layer::Layer;
 
 use super::auth::Authentication;
-use crate::config::{Config, Listen};
+use crate::config::{Config, Inference, Listen};
 use crate::exit::{Exit, Failure};
 
 /// Returns metrics as OpenMetrics text.
@@ -34,6 +35,7 @@ pub(super) struct Servers {
     pub(super) auth: Option<Authentication>,
     pub(super) tls: Option<Tls>,
     pub(super) memory: HostMemory,
+    inference: InferenceExtensions,
     stopping: CancellationToken,
     running: JoinSet<(&'static str, io::Result<()>)>,
     requests: RequestMetrics,
@@ -57,6 +59,7 @@ impl Servers {
             auth,
             tls,
             memory,
+            inference: inference_extensions(&config.inference),
             stopping: CancellationToken::new(),
             running: JoinSet::new(),
             requests,
@@ -87,6 +90,7 @@ impl Servers {
             .max_operand_size(config.operands.max_upload)
             .operand_timeout(config.operands.upload_timeout.0)
             .memory(self.memory.clone())
+            .inference_extensions(self.inference.clone())
             .connections("rest", self.rest_server.connections())
             .connections("grpc", self.grpc_server.connections());
         let router = match &self.tls {
@@ -122,6 +126,7 @@ impl Servers {
             .max_operand_size(config.operands.max_upload)
             .operand_timeout(config.operands.upload_timeout.0)
             .memory(self.memory.clone())
+            .inference_extensions(self.inference.clone())
             .stream_shutdown(streams.clone());
         let routes = Routes::new(kernels.clone().into_service())
             .add_service(kernels.into_inference_service())
@@ -201,6 +206,14 @@ fn server(config: &Config, tls: Option<&Tls>) -> Server {
         Some(tls) => server.tls(tls.clone()),
         None => server,
     }
+}
+
+fn inference_extensions(config: &Inference) -> InferenceExtensions {
+    let extensions = InferenceExtensions::new();
+    // Elsewhere the setting is rejected.
+    #[cfg(target_os = "linux")]
+    let extensions = if config.shared_memory { extensions.system_shared_memory() } else { extensions };
+    if config.model_control { extensions.model_control() } else { extensions }
 }
 
 /// Whether a path may be requested on a connection of the health reserve.
