@@ -59,7 +59,9 @@
 //! shared memory: a response that makes no sense ends the process as a fault does.
 //!
 //! # What it costs
-//! Typed inputs and outputs are copied to shared memory and back, arrays as they are. `benches/RESULTS.md` has the figures.
+//! Typed inputs and outputs are copied to shared memory, arrays as they are. A device reads large inputs where they are then, and
+//! the server large outputs. Each worker has a partner in the device process that spins as well while it waits, so fewer workers do
+//! more: a third of the processors at most. `benches/RESULTS.md` has the figures.
 
 mod child;
 mod config;
