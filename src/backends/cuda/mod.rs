@@ -289,16 +289,22 @@ impl CudaBackend {
     }
 
     /// Makes copies of an operand that stay on the device, ahead of the requests on it. Nothing is evicted unless all of
-    /// them fit.
+    /// them fit. An isolated device makes them on demand.
     ///
     /// # Errors
     /// [`OperandError::OverBudget`] if there is no memory for them, and errors of the driver.
     fn place(&self, arrays: &HostArrays) -> Result<(), OperandError> {
         match &self.runtime {
             Runtime::Here(open) => open.place(arrays),
-            // The first request that needs the operand does.
             #[cfg(all(feature = "isolation", target_os = "linux"))]
-            Runtime::Isolated(_) => Ok(()),
+            Runtime::Isolated(device) => {
+                let device = device.info.ordinal;
+                tracing::warn!(
+                    device,
+                    "an isolated device copies operands on demand: the first request on it waits for the copy"
+                );
+                Ok(())
+            }
         }
     }
 

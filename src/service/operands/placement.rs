@@ -15,6 +15,8 @@ use super::memory::OperandMemory;
 /// A device evicts copies that were made on demand and that no request uses where it needs the memory, and makes them again
 /// when requests do. Copies that were made from the start stay: they are evicted for no other copy, and where a request needs
 /// their memory for its run and nothing else is left, they are made again by the next request that uses them.
+///
+/// Devices that are [isolated](crate::backends) make all copies on demand, whatever the placement, but for [`HostOnly`](Self::HostOnly).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
