@@ -7,7 +7,10 @@ use tower_kernels::backends::cuda::{CudaBackend, CudaConfig};
 use tower_kernels::backends::process::ProcessConfig;
 use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
 use tower_kernels::kernels::linalg::saxpy::{SaxpyInput, SaxpyOutput};
-use tower_kernels::service::{KernelError, KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload};
+use tower_kernels::service::{
+    KernelError, KernelRegistry, KernelRequest, KernelResponse, KernelService, Payload, Placement, PutOptions,
+    TensorSet,
+};
 
 use crate::device_faults::{DeviceFault, Fault};
 
@@ -142,6 +145,15 @@ fn operands_survive_a_fault() {
     let (first, _) = ranks();
     let (second, resident) = ranks();
     assert!(resident, "the second request finds the copy of the first");
+    let mut options = PutOptions::default();
+    options.placement = Placement::HostOnly;
+    let x: Vec<f64> = (0..100_000).map(f64::from).collect();
+    isolated.service.registry().operands().put_with("host", TensorSet::of("x", x), &options).unwrap();
+    for _ in 0..2 {
+        let document = r#"{"x": {"operand": "host"}}"#;
+        let response = isolated.call(KernelRequest::new("stats/moments", Payload::json(document))).unwrap();
+        assert!(!response.execution.operands()[0].resident, "no device has a copy");
+    }
     isolated.call(fault(Fault::IllegalAddress)).unwrap_err();
     let (after, _) = ranks();
     let (again, resident) = ranks();

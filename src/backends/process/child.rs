@@ -208,7 +208,7 @@ impl<W: Worker> Partner<W> {
 
     fn store_operand(&self, received: Received) -> Result<(), KernelError> {
         let (operand, reader): (StoredOperand, _) = Reader::new(received.head, received.sections).map_err(internal)?;
-        let StoredOperand { id, name, version, r#type, tensors } = operand;
+        let StoredOperand { id, name, version, r#type, placement, tensors } = operand;
         let sections = reader.sections();
         if sections.len() != tensors.len() {
             return Err(internal("an operand with another number of sections than tensors"));
@@ -219,7 +219,7 @@ impl<W: Worker> Partner<W> {
             let tensor = Tensor::new(dtype, shape, data).and_then(|tensor| read.insert(name, tensor));
             tensor.map_err(|error| internal(error.to_string()))?;
         }
-        let received = self.shared.registry.operands().receive(id, &r#type, (name, version), read)?;
+        let received = self.shared.registry.operands().receive(id, &r#type, (name, version), placement, read)?;
         self.shared.operands.lock().insert(id, received);
         Ok(())
     }

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::copy::CopyThreads;
 use crate::request::{BackendKind, Priority};
-use crate::service::KernelError;
 use crate::service::transfer::{Transfer, read_error, write_error};
+use crate::service::{KernelError, Placement};
 
 /// The kinds of messages.
 pub(super) const RUN: u32 = 1;
@@ -85,6 +85,7 @@ pub(super) struct StoredOperand {
     pub(super) name: String,
     pub(super) version: u64,
     pub(super) r#type: String,
+    pub(super) placement: Placement,
     /// The names, dtypes and shapes of its tensors, whose data are the sections.
     pub(super) tensors: Vec<StoredTensor>,
 }

@@ -230,6 +230,7 @@ impl Call<'_> {
                     name: version.name().to_owned(),
                     version: version.version(),
                     r#type: version.type_name().to_owned(),
+                    placement: version.placement(),
                     tensors: tensors.iter().map(stored_tensor).collect(),
                 };
                 let sections: Vec<Bytes> = tensors.iter().map(|(_, tensor)| tensor.data().clone()).collect();

@@ -29,6 +29,7 @@ impl Operands {
         id: u64,
         type_name: &str,
         (name, version): (String, u64),
+        placement: Placement,
         tensors: Tensors,
     ) -> Result<Arc<OperandVersion>, KernelError> {
         let failed = |error: OperandError| KernelError::Device(format!("an operand cannot be received: {error}"));
@@ -39,7 +40,31 @@ impl Operands {
         let value = value.map_err(failed)?;
         let reservation = Arc::new(Budget::new(OperandLimits::default())).reservation("".into());
         reservation.resize(value.bytes()).map_err(failed)?;
-        let memory = OperandMemory::new(value, reservation.into_charge(), Placement::default());
+        let memory = OperandMemory::new(value, reservation.into_charge(), placement);
         Ok(Arc::new(OperandVersion::received(id, memory, (name.into(), version))))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{PutOptions, TensorSet};
+    use super::*;
+    use crate::service::KernelRegistry;
+
+    #[test]
+    fn a_received_version_is_where_that_of_its_sender_is() {
+        let registry = KernelRegistry::new();
+        let operands = registry.operands();
+        for placement in [Placement::OnDemand, Placement::HostOnly] {
+            let options = PutOptions { placement, ..PutOptions::default() };
+            let stored = operands.put_with("x", TensorSet::of("x", vec![1.0_f32; 4]), &options).unwrap();
+            let sent = stored.version().unwrap();
+            let identity = (sent.name().to_owned(), sent.version());
+            let received = operands.receive(sent.id(), sent.type_name(), identity, sent.placement(), sent.to_tensors());
+            let received = received.unwrap();
+            assert_eq!((received.id(), received.placement()), (sent.id(), placement));
+            let bytes = |version: &OperandVersion| version.to_tensors().get("x").map(|tensor| tensor.data().clone());
+            assert!(bytes(&received).is_some() && bytes(&received) == bytes(sent));
+        }
     }
 }
