@@ -81,6 +81,8 @@ mod tests {
     fn devices_are_not_ready_while_they_load_device_code_unless_they_are_lost() {
         use crate::backends::PoolStatus;
         use crate::backends::cuda::{CudaStatus, CudaUsage};
+        #[cfg(all(feature = "isolation", target_os = "linux"))]
+        use crate::backends::process::ProcessStatus;
         use crate::cuda::DeviceInfo;
 
         let registry = KernelRegistry::new();
@@ -107,7 +109,18 @@ mod tests {
         device.lost = Some("a fault".into());
         status.cuda = CudaState::On { devices: vec![device.clone()], missing: Vec::new() };
         assert_eq!(not_ready(&status, &registry), None, "the CPU serves");
-        (device.lost, device.modules_loaded, device.modules_loading) = (None, 3, 0);
+        device.lost = None;
+        #[cfg(all(feature = "isolation", target_os = "linux"))]
+        {
+            let processes = ProcessStatus { pid: Some(1), standby_pid: None, replaced: 0, quarantined: Vec::new() };
+            let mut isolated = CudaStatus { processes: Some(processes), ..device.clone() };
+            status.cuda = CudaState::On { devices: vec![isolated.clone()], missing: Vec::new() };
+            assert!(not_ready(&status, &registry).is_some());
+            isolated.processes.as_mut().unwrap().replaced = 1;
+            status.cuda = CudaState::On { devices: vec![isolated], missing: Vec::new() };
+            assert_eq!(not_ready(&status, &registry), None, "a standby has taken over");
+        }
+        (device.modules_loaded, device.modules_loading) = (3, 0);
         status.cuda = CudaState::On { devices: vec![device], missing: Vec::new() };
         assert_eq!(not_ready(&status, &registry), None);
     }

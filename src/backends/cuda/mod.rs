@@ -357,6 +357,14 @@ pub struct CudaStatus {
 }
 
 impl CudaStatus {
+    /// Whether a standby runs the kernels.
+    pub(crate) fn has_taken_over(&self) -> bool {
+        #[cfg(all(feature = "isolation", target_os = "linux"))]
+        return self.processes.as_ref().is_some_and(|processes| processes.replaced > 0);
+        #[cfg(not(all(feature = "isolation", target_os = "linux")))]
+        false
+    }
+
     /// Describes what is wrong with the device, for people.
     pub(crate) fn problems(&self) -> Vec<String> {
         match &self.lost {

@@ -84,12 +84,14 @@ impl CudaState {
         }
     }
 
-    /// Returns the number of modules of device code that are still to be loaded, on all devices.
+    /// Returns the number of modules of device code that are still to be loaded before the devices are ready, on all of them. A
+    /// standby that has taken over loads them beside requests.
     pub fn modules_loading(&self) -> usize {
         match self {
             #[cfg(feature = "cuda")]
             Self::On { devices, .. } => {
-                devices.iter().filter(|device| device.lost.is_none()).map(|device| device.modules_loading).sum()
+                let starting = devices.iter().filter(|device| device.lost.is_none() && !device.has_taken_over());
+                starting.map(|device| device.modules_loading).sum()
             }
             Self::Off { .. } => 0,
         }
