@@ -162,6 +162,12 @@ impl Gpu {
         sensors.ok().map(|sensors| Self(Arc::new(sensors)))
     }
 
+    /// Returns the version of the driver, such as `580.159.04`.
+    #[cfg(all(feature = "isolation", target_os = "linux"))]
+    pub(crate) fn driver_version(&self) -> Option<String> {
+        self.0.device.nvml().sys_driver_version().ok()
+    }
+
     /// Reads the sensors. This blocks for some milliseconds, or for much longer if the device is failing, so call it on a
     /// blocking thread.
     ///

@@ -188,10 +188,14 @@ fn a_fault_leaves_a_report() {
     let folder = Folder::new("reports");
     let isolated =
         Isolated::with(1, ProcessConfig { reports: Some(folder.path().to_owned()), ..ProcessConfig::default() });
+    isolated.within(isolated.start("test/impure", Act::Sleep(0))).unwrap().unwrap();
     assert_fault(isolated.act(Act::Abort), "SIGABRT");
     until(|| std::fs::read_dir(folder.path()).unwrap().count() == 1);
     let report = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
     let report: serde_json::Value = serde_json::from_slice(&std::fs::read(report).unwrap()).unwrap();
     assert_eq!((&report["kernel"], &report["device"]), (&"test/act".into(), &"CPU".into()));
     assert!(report["reason"].as_str().unwrap().contains("SIGABRT"), "{report}");
+    let runs: Vec<_> =
+        report["last_runs"].as_array().unwrap().iter().map(|run| run["kernel"].as_str().unwrap()).collect();
+    assert_eq!(runs, ["test/act", "test/impure"]);
 }

@@ -31,7 +31,7 @@ impl IsolatedDevice {
             Processes::start_pool(processes, setup, config.workers, config.queue, profile).map_err(failed)?;
         let opened: OpenedDevice =
             serde_json::from_value(processes.device()).map_err(|error| failed(error.to_string()))?;
-        let OpenedDevice { info, peak, pci_bus_id } = opened;
+        let OpenedDevice { info, peak, pci_bus_id, .. } = opened;
         Ok((Self { info, peak, gpu: Gpu::find(ordinal, &pci_bus_id), processes }, pool))
     }
 

@@ -34,7 +34,8 @@ pub struct ProcessConfig {
     pub max_faults: u32,
     /// The time in which faults are counted, and for which a kernel is quarantined. Default: 60 s.
     pub quarantine: Duration,
-    /// The folder in which each fault leaves a report. Default: none.
+    /// The folder in which each fault leaves a report, as JSON: the kernel, the reason, the device and its driver, and the last runs.
+    /// The newest hundred are kept. Default: none.
     pub reports: Option<PathBuf>,
 }
 

@@ -11,7 +11,7 @@ use super::child::{Shared, Threads, start};
 use crate::backends::cuda::{CudaUsage, CudaWorker, pin_segment, usage};
 use crate::backends::worker_pool::memory_budget::{Admission, MemoryBudget, Reservation};
 use crate::backends::worker_pool::{self, Worker};
-use crate::cuda::{CudaConfig, CudaError, Device, DeviceInfo, Peak, ReservedMemory, StreamExecutor};
+use crate::cuda::{CudaConfig, CudaError, Device, DeviceInfo, Gpu, Peak, ReservedMemory, StreamExecutor};
 use crate::process::{Callee, reject_sockets};
 use crate::request::DeviceTimes;
 use crate::service::{Job, KernelError, OperandVersion, RegisteredKernel, RunContext, Typed};
@@ -27,6 +27,8 @@ pub(crate) struct OpenedDevice {
     pub(crate) info: DeviceInfo,
     pub(crate) peak: Option<Peak>,
     pub(crate) pci_bus_id: String,
+    /// The version of the driver, if NVML tells it.
+    driver_version: Option<String>,
 }
 
 /// What a device process reports of its memory.
@@ -86,7 +88,8 @@ pub(super) fn open(
         .spawn(move || report_usage(&reports, &weak, &budget))
         .map_err(|error| format!("a thread did not start: {error}"))?;
     let pci_bus_id = device.pci_bus_id().map_err(|error| error.to_string())?;
-    let opened = OpenedDevice { info: device.info.clone(), peak: device.peak, pci_bus_id };
+    let driver_version = device.gpu.as_ref().and_then(Gpu::driver_version);
+    let opened = OpenedDevice { info: device.info.clone(), peak: device.peak, pci_bus_id, driver_version };
     Ok((threads, serde_json::to_value(opened).map_err(|error| error.to_string())?))
 }
 

@@ -10,6 +10,7 @@ use super::config::ProcessConfig;
 use super::faults::Faults;
 use super::message::{Report, Setup};
 use super::operands::SentOperands;
+use super::report::LastRuns;
 use super::status::ProcessStatus;
 use super::worker::ProcessWorker;
 use crate::backends::worker_pool::{PoolState, Profile, WorkerPool};
@@ -43,6 +44,7 @@ pub(super) struct Shared {
     /// They copy for all processes.
     copy_threads: CopyThreads,
     pub(super) faults: Faults,
+    pub(super) last_runs: LastRuns,
     state: Mutex<State>,
     /// Notified when a process is ready, is lost or cannot be started.
     changed: Condvar,
@@ -120,6 +122,7 @@ impl Processes {
     ) -> Result<Self, String> {
         let shared = Arc::new(Shared {
             faults: Faults::new(config.max_faults, config.quarantine),
+            last_runs: LastRuns::default(),
             config: config.clone(),
             copy_threads: CopyThreads::start("process", setup.copy_threads)
                 .map_err(|error| format!("a thread did not start: {error}"))?,
@@ -416,6 +419,11 @@ impl Shared {
         Ok(result)
     }
 
+    /// What the device is; `None` for the CPU.
+    pub(super) fn device_info(&self) -> Option<&serde_json::Value> {
+        self.device.get().filter(|device| !device.is_null())
+    }
+
     pub(super) fn config(&self) -> &ProcessConfig {
         &self.config
     }
@@ -507,6 +515,10 @@ impl Process {
     /// Gives the mailbox of a worker back.
     pub(super) fn put_caller(&self, worker: usize, caller: Caller) {
         self.callers.lock()[worker] = Some(caller);
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.pid()
     }
 
     /// Counts a call for as long as the guard lives.

@@ -113,7 +113,8 @@ impl ProcessWorker {
         let device = shared.device_name();
         tracing::error!(%kernel, device, reason, "a kernel ended its device process");
         shared.faults.record(&kernel, job.tenant());
-        report::write(shared.config(), &kernel, &device, reason);
+        let fault = report::Fault { kernel: &kernel, device: &device, reason, device_info: shared.device_info() };
+        report::write(shared.config(), &fault, &shared.last_runs);
         // A run that did not end in time has the error of that.
         match context.check() {
             Err(stopped) => stopped,
@@ -137,6 +138,7 @@ impl ProcessWorker {
         let running = process.begin();
         // A worker has one job at a time, so its mailbox is there.
         let mut caller = process.take_caller(mailbox).ok_or_else(|| internal("the mailbox is in use"))?;
+        self.shared.last_runs.add(job.kernel().info().id.clone(), process.pid());
         let mut call = Call { process, mailbox, caller: &mut caller, hang_timeout: self.shared.config().hang_timeout };
         let done = call.send_operands(job, context).and_then(|()| call.run(inputs, job, context));
         let done = done.map_err(|error| match error {
