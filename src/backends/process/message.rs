@@ -3,6 +3,7 @@
 //! A message has a head and sections. The head is the length of a record, the record, and the heads of the values that it is
 //! about, one after another; the sections are those of these values, in the same order.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -69,7 +70,7 @@ pub(super) struct Size {
 /// A job: one input, or those of the jobs that share its run.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Run {
-    pub(super) kernel: String,
+    pub(super) kernel: Cow<'static, str>,
     pub(super) priority: Priority,
     /// From now to the deadline.
     pub(super) time_left: Option<Duration>,

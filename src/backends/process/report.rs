@@ -27,7 +27,7 @@ pub(super) struct Fault<'a> {
     pub(super) device_info: Option<&'a serde_json::Value>,
 }
 
-/// The last runs on a device.
+/// The last runs on a device, where reports are written.
 #[derive(Default)]
 pub(super) struct LastRuns(Mutex<VecDeque<Run>>);
 

@@ -138,7 +138,9 @@ impl ProcessWorker {
         let running = process.begin();
         // A worker has one job at a time, so its mailbox is there.
         let mut caller = process.take_caller(mailbox).ok_or_else(|| internal("the mailbox is in use"))?;
-        self.shared.last_runs.add(job.kernel().info().id.clone(), process.pid());
+        if self.shared.config().reports.is_some() {
+            self.shared.last_runs.add(job.kernel().info().id.clone(), process.pid());
+        }
         let mut call = Call { process, mailbox, caller: &mut caller, hang_timeout: self.shared.config().hang_timeout };
         let done = call.send_operands(job, context).and_then(|()| call.run(inputs, job, context));
         let done = done.map_err(|error| match error {
@@ -256,7 +258,7 @@ impl Call<'_> {
     ) -> Result<(Outputs, Option<DeviceTimes>, Vec<u64>), Failed> {
         let error = |error: String| Failed::Error(internal(&error));
         let run = Run {
-            kernel: job.kernel().info().id.clone().into_owned(),
+            kernel: job.kernel().info().id.clone(),
             priority: job.priority(),
             time_left: context.deadline().map(|deadline| deadline.saturating_duration_since(Instant::now())),
             forget: self.process.operands.take_unused(),
