@@ -109,6 +109,8 @@ struct Side {
     spin: Duration,
     /// As the word of the mailbox has it, as far as this side knows.
     turn: u32,
+    /// Where the pool has the block of the last message that needed one.
+    last_block: usize,
 }
 
 impl Side {
@@ -120,7 +122,7 @@ impl Side {
             let header = message.write(self.mailbox.area(direction), &self.link.copy_threads);
             self.mailbox.write_header(direction, header, 0);
         } else {
-            let allocation = self.link.outgoing.alloc(len).map_err(|error| match error {
+            let allocation = self.link.outgoing.alloc(len, &mut self.last_block).map_err(|error| match error {
                 AllocError::OutOfSharedMemory(error) => SendError::OutOfSharedMemory(error),
                 AllocError::System(error) => SendError::Failed(error.to_string()),
             })?;
@@ -174,7 +176,7 @@ pub(crate) struct Caller {
 
 impl Caller {
     pub(super) fn new(link: Arc<Link>, mailbox: Mailbox, spin: Duration) -> Self {
-        Self { side: Side { link, mailbox, spin, turn: 0 }, broken: None }
+        Self { side: Side { link, mailbox, spin, turn: 0, last_block: 0 }, broken: None }
     }
 
     /// Sends the message and waits for the response.
@@ -270,7 +272,7 @@ pub(crate) struct Callee {
 
 impl Callee {
     pub(super) fn new(link: Arc<Link>, mailbox: Mailbox, spin: Duration) -> Self {
-        Self { side: Side { link, mailbox, spin, turn: 0 } }
+        Self { side: Side { link, mailbox, spin, turn: 0, last_block: 0 } }
     }
 
     /// Waits for the next request: spins, and then sleeps until it has come or the other process has ended.

@@ -116,20 +116,25 @@ impl SegmentPool {
         self.budget
     }
 
-    /// Finds or creates a block with an area of at least `len` bytes.
-    pub(super) fn alloc(&self, len: usize) -> Result<Allocation, AllocError> {
+    /// Finds or creates a block with an area of at least `len` bytes. It is looked for from `at` on, where the caller's last one
+    /// was found: that is most likely to be free again, and in the caches of both processes.
+    pub(super) fn alloc(&self, len: usize, at: &mut usize) -> Result<Allocation, AllocError> {
         let out_of_memory = |need| AllocError::OutOfSharedMemory(OutOfSharedMemory { need, budget: self.budget });
         let size = segment_size(len).ok_or_else(|| out_of_memory(len as u64))?;
         if size as u64 > self.budget {
             return Err(out_of_memory(size as u64));
         }
         let mut state = self.state.lock();
-        let free = |larger: bool| {
-            let fits = |segment: &&Arc<PoolSegment>| {
+        let start = if *at < state.segments.len() { *at } else { 0 };
+        let mut free = |larger: bool| {
+            let fits = |&index: &usize| {
+                let segment = &state.segments[index];
                 let has = segment.segment.len();
                 (has == size || larger && has > size) && segment.is_free()
             };
-            state.segments.iter().find(fits).map(PoolSegment::hold)
+            let found = (start..state.segments.len()).chain(0..start).find(fits)?;
+            *at = found;
+            Some(state.segments[found].hold())
         };
         let is_full = state.bytes + size as u64 > self.budget;
         if let Some(block) = free(false).or_else(|| is_full.then(|| free(true)).flatten()) {
@@ -151,6 +156,7 @@ impl SegmentPool {
         state.bytes += size as u64;
         let segment = Arc::new(PoolSegment { number: state.last_number, segment, held: AtomicBool::new(false) });
         let block = segment.hold();
+        *at = state.segments.len();
         state.segments.push(segment);
         Ok(Allocation { block, retired, new: Some(descriptor) })
     }

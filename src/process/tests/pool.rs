@@ -27,27 +27,27 @@ fn publish(allocation: Allocation, incoming: &IncomingSegments) -> u32 {
 #[test]
 fn a_block_is_used_again_when_its_message_has_been_dropped() {
     let (pool, incoming) = (SegmentPool::new(3 * SMALL), IncomingSegments::new(3 * SMALL));
-    let first = publish(pool.alloc(1).unwrap(), &incoming);
+    let first = publish(pool.alloc(1, &mut 0).unwrap(), &incoming);
     let received = incoming.take(first, LONG).unwrap().into_bytes();
     let part = received.slice(100..200);
     drop(received);
 
-    let second = pool.alloc(1).unwrap();
+    let second = pool.alloc(1, &mut 0).unwrap();
     assert!(second.new.is_some(), "a part of the first message is in use");
     drop(part);
-    let again = pool.alloc(1).unwrap();
+    let again = pool.alloc(1, &mut 0).unwrap();
     assert_eq!((again.block.number(), again.new.is_none()), (first, true));
     // A block that was never sent is free when it is dropped.
     let number = second.block.number();
     drop(second);
-    assert_eq!(pool.alloc(1).unwrap().block.number(), number);
+    assert_eq!(pool.alloc(1, &mut 0).unwrap().block.number(), number);
 }
 
 #[test]
 fn blocks_of_other_sizes_are_given_up_within_the_budget() {
     let (pool, incoming) = (SegmentPool::new(4 * SMALL), IncomingSegments::new(4 * SMALL));
     let numbers: Vec<u32> = (0..4)
-        .map(|_| pool.alloc(1).unwrap())
+        .map(|_| pool.alloc(1, &mut 0).unwrap())
         .collect::<Vec<_>>()
         .into_iter()
         .map(|allocation| publish(allocation, &incoming))
@@ -55,12 +55,14 @@ fn blocks_of_other_sizes_are_given_up_within_the_budget() {
     let mut received: Vec<_> = numbers.iter().map(|&number| incoming.take(number, LONG).unwrap()).collect();
     let large = 50 << 10;
     for _ in 0..3 {
-        let Err(AllocError::OutOfSharedMemory(error)) = pool.alloc(large) else { panic!("there is no room for it") };
+        let Err(AllocError::OutOfSharedMemory(error)) = pool.alloc(large, &mut 0) else {
+            panic!("there is no room for it")
+        };
         assert_eq!(error, OutOfSharedMemory { need: (64 + 16) << 10, budget: 4 * SMALL });
         received.pop();
     }
     // With three of the four free it fits; nothing has been given up for those that did not.
-    let allocation = pool.alloc(large).unwrap();
+    let allocation = pool.alloc(large, &mut 0).unwrap();
     assert_eq!(allocation.retired.len(), 3);
     let given_up = allocation.retired.clone();
     let number = publish(allocation, &incoming);
@@ -70,18 +72,18 @@ fn blocks_of_other_sizes_are_given_up_within_the_budget() {
     }
     // A small message takes the large block before it does without one.
     drop(incoming.take(number, LONG).unwrap());
-    assert_eq!(pool.alloc(1).unwrap().block.number(), number);
+    assert_eq!(pool.alloc(1, &mut 0).unwrap().block.number(), number);
 }
 
 #[test]
 fn an_array_of_a_power_of_two_takes_little_more() {
     let pool = SegmentPool::new(1 << 40);
     for len in [1, 16 << 10, 128 << 10, 16 << 20] {
-        let block = pool.alloc(len + 1024).unwrap().block;
+        let block = pool.alloc(len + 1024, &mut 0).unwrap().block;
         assert!(block.area().len() >= len + 1024);
         assert!(block.segment_len() <= len.next_power_of_two() + (32 << 10));
     }
-    assert!(matches!(pool.alloc(usize::MAX - 10), Err(AllocError::OutOfSharedMemory(_))));
+    assert!(matches!(pool.alloc(usize::MAX - 10, &mut 0), Err(AllocError::OutOfSharedMemory(_))));
 }
 
 #[test]
