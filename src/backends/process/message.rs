@@ -15,6 +15,9 @@ use crate::request::{BackendKind, Priority};
 use crate::service::transfer::{Transfer, read_error, write_error};
 use crate::service::{KernelError, Placement};
 
+/// The length of the length of a record.
+const LEN: usize = size_of::<u32>();
+
 /// The kinds of messages.
 pub(super) const RUN: u32 = 1;
 pub(super) const OPERAND: u32 = 2;
@@ -143,11 +146,11 @@ pub(super) fn write<'a>(
     record: &impl Serialize,
     values: impl IntoIterator<Item = &'a Transfer>,
 ) -> Result<(Vec<u8>, Vec<Bytes>), String> {
-    let record = rmp_serde::to_vec_named(record).map_err(|error| error.to_string())?;
-    let len = u32::try_from(record.len()).map_err(|_| "a record of 4 GiB".to_owned())?;
-    let mut head = Vec::with_capacity(4 + record.len());
-    head.extend_from_slice(&len.to_le_bytes());
-    head.extend_from_slice(&record);
+    // Structs as arrays: both processes are the same program.
+    let mut head = vec![0; LEN];
+    rmp_serde::encode::write(&mut head, record).map_err(|error| error.to_string())?;
+    let len = u32::try_from(head.len() - LEN).map_err(|_| "a record of 4 GiB".to_owned())?;
+    head[..LEN].copy_from_slice(&len.to_le_bytes());
     let mut sections = Vec::new();
     for value in values {
         head.extend_from_slice(&value.head);
@@ -177,8 +180,8 @@ impl Reader {
     /// What is wrong with the message: the other process has a fault, or means harm.
     pub(super) fn new<R: DeserializeOwned>(head: Vec<u8>, sections: Vec<Bytes>) -> Result<(R, Self), String> {
         let len = head.first_chunk().map(|len| u32::from_le_bytes(*len)).ok_or("a head without a record")?;
-        let end = usize::try_from(len).ok().and_then(|len| len.checked_add(4)).ok_or("a record that is too long")?;
-        let record = head.get(4..end).ok_or("a record that is longer than the head")?;
+        let end = usize::try_from(len).ok().and_then(|len| len.checked_add(LEN)).ok_or("a record that is too long")?;
+        let record = head.get(LEN..end).ok_or("a record that is longer than the head")?;
         let record = rmp_serde::from_slice(record).map_err(|error| format!("a record that does not parse: {error}"))?;
         Ok((record, Self { head, at: end, sections: sections.into_iter() }))
     }
