@@ -252,6 +252,11 @@ impl Caller {
         }
     }
 
+    /// Has the callee poll for a call that will soon come, if it sleeps.
+    pub(crate) fn wake(&self) {
+        self.side.mailbox.wake();
+    }
+
     /// Whether the other process had taken the request of the last call before it ended.
     pub(crate) fn was_taken(&self) -> bool {
         self.side.mailbox.started().load(Ordering::Relaxed) == self.side.turn
@@ -290,7 +295,8 @@ impl Callee {
                 Look::Closed => return Err(Closed::Ended),
                 Look::Corrupt(turn) => return Err(Closed::Corrupt(format!("turn {turn} in turn {}", self.side.turn))),
             }
-            look = self.side.mailbox.look(self.side.turn);
+            // It may have been woken ahead of the request.
+            look = self.side.spin();
         }
         self.side.mailbox.started().store(next_turn(self.side.turn), Ordering::Relaxed);
         self.side.receive(Direction::Request).map_err(|error| match error {

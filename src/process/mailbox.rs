@@ -151,6 +151,14 @@ impl Mailbox {
         }
     }
 
+    /// Wakes the other side if it sleeps, as a message will soon come.
+    pub(super) fn wake(&self) {
+        let word = self.word();
+        if word.load(Ordering::Relaxed) & SLEEPING != 0 {
+            let _ = futex::wake(word, futex::Flags::empty(), 1);
+        }
+    }
+
     /// Looks whether the turn after `turn`, which is the other side's, has come.
     pub(super) fn look(&self, turn: u32) -> Look {
         let word = self.word().load(Ordering::Acquire);

@@ -72,6 +72,8 @@ struct State {
 pub(super) struct Process {
     child: Child,
     callers: Mutex<Vec<Option<Caller>>>,
+    /// The worker that was the last to make a call.
+    last_worker: AtomicUsize,
     /// Calls in flight.
     running: AtomicUsize,
     /// How many calls were in flight when it ended.
@@ -176,7 +178,14 @@ impl Processes {
             let _ = closing.set(Arc::clone(pool));
             Ok((0..workers).map(|index| ProcessWorker::new(Arc::clone(shared), index)).collect())
         });
-        Ok((processes, pool.map_err(|error| chain(&error).to_string())?))
+        let pool = pool.map_err(|error| chain(&error).to_string())?;
+        let shared = Arc::downgrade(shared);
+        pool.on_first_job(move || {
+            if let Some(shared) = shared.upgrade() {
+                shared.wake();
+            }
+        });
+        Ok((processes, pool))
     }
 
     /// Returns what the device is, as its process reports it.
@@ -316,6 +325,7 @@ impl Shared {
         let process = Arc::new(Process {
             child,
             callers: Mutex::new(callers.into_iter().map(Some).collect()),
+            last_worker: AtomicUsize::new(0),
             running: AtomicUsize::new(0),
             lost_calls: OnceLock::new(),
             reason: OnceLock::new(),
@@ -396,6 +406,14 @@ impl Shared {
             }
             context.check_before_start()?;
             self.changed.wait_for(&mut state, CHECK_INTERVAL);
+        }
+    }
+
+    /// Has a partner in the process that runs jobs poll for one: so it wakes at the same time as the worker here.
+    fn wake(&self) {
+        let active = self.state.lock().active.clone();
+        if let Some(active) = active {
+            active.wake();
         }
     }
 
@@ -505,7 +523,16 @@ impl Drop for Suspect<'_> {
 impl Process {
     /// Takes the mailbox of a worker; `None` if it has been taken.
     pub(super) fn take_caller(&self, worker: usize) -> Option<Caller> {
+        self.last_worker.store(worker, Ordering::Relaxed);
         self.callers.lock().get_mut(worker)?.take()
+    }
+
+    /// Wakes the partner of the worker that is the most likely to have the next job.
+    fn wake(&self) {
+        let callers = self.callers.lock();
+        if let Some(Some(caller)) = callers.get(self.last_worker.load(Ordering::Relaxed)) {
+            caller.wake();
+        }
     }
 
     fn has_caller(&self, worker: usize) -> bool {

@@ -62,6 +62,7 @@ pub(crate) struct WorkerPool {
     workers: usize,
     capacity: usize,
     missing_bytes: OnceLock<MissingBytes>,
+    on_first_job: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 /// Returns the bytes of an operand that the pool's device has no copy of.
@@ -169,6 +170,7 @@ impl WorkerPool {
             workers: count,
             capacity,
             missing_bytes: OnceLock::new(),
+            on_first_job: OnceLock::new(),
         };
         if let (Some(memory_budget), Some(sender)) = (&pool.memory_budget, &pool.sender) {
             let requeue = sender.requeue();
@@ -208,6 +210,12 @@ impl WorkerPool {
     #[cfg(any(feature = "cuda", test))]
     pub(crate) fn on_missing_bytes(&self, missing_bytes: impl Fn(&OperandVersion) -> u64 + Send + Sync + 'static) {
         assert!(self.missing_bytes.set(Box::new(missing_bytes)).is_ok(), "the callback of a pool is set once");
+    }
+
+    /// Sets what to do just before a job is queued while there is no other. Called once.
+    #[cfg(all(feature = "isolation", target_os = "linux"))]
+    pub(crate) fn on_first_job(&self, on_first_job: impl Fn() + Send + Sync + 'static) {
+        assert!(self.on_first_job.set(Box::new(on_first_job)).is_ok(), "the callback of a pool is set once");
     }
 
     /// Returns the bytes of these operands that the pool's device has no copy of.
@@ -256,6 +264,11 @@ impl WorkerPool {
     fn submit(&self, task: Task) -> Option<Task> {
         let Some(sender) = self.sender.as_ref().filter(|_| self.is_open()) else { return Some(task) };
         let key = QueueKey { expected: task.permit.predicted(), ..task.job.queue_key() };
+        if let Some(on_first_job) = self.on_first_job.get()
+            && self.in_flight() == 1
+        {
+            on_first_job();
+        }
         // Every permit has a queue position, so the queue is never full.
         if let Err(task) = sender.send(task, key) {
             return Some(task);

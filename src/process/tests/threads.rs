@@ -62,6 +62,23 @@ fn random_messages_arrive_as_they_were_sent() {
 }
 
 #[test]
+fn a_callee_that_is_woken_ahead_of_its_calls_takes_them() {
+    let Pair { mut callers, mut callees, caller_link, .. } = pair(1, 1 << 20, Duration::ZERO);
+    std::thread::scope(|scope| {
+        let _end = EndOnDrop(&caller_link);
+        scope.spawn(|| echo(&mut callees[0]));
+        for kind in 0..1000 {
+            // Before it has gone to sleep, while it sleeps, or as it wakes by itself.
+            for _ in 0..kind % 4 {
+                callers[0].wake();
+                std::thread::yield_now();
+            }
+            assert_eq!(call(&mut callers[0], kind, b"head", &[]).unwrap().kind, kind);
+        }
+    });
+}
+
+#[test]
 fn large_messages_are_shared_and_their_memory_is_used_again() {
     let Pair { mut callers, mut callees, caller_link, .. } = pair(1, 160 << 20, Duration::ZERO);
     let sections = [random_bytes(1, 32 << 20), random_bytes(2, 100), Bytes::new()];
