@@ -111,10 +111,18 @@ macro_rules! catalogue {
         ///
         /// # Errors
         /// Where one of their names is taken.
-        #[cfg_attr(not(feature = "kernels"), allow(unused_variables, reason = "there may be no domain"))]
         pub fn register_where(
             registry: &KernelRegistry,
             wanted: impl Fn(&KernelInfo) -> bool,
+        ) -> Result<(), RegisterError> {
+            register_wanted(registry, &wanted)
+        }
+
+        // Not generic: it would be compiled again, with all that the kernels are made of, in each crate that calls it.
+        #[cfg_attr(not(feature = "kernels"), allow(unused_variables, reason = "there may be no domain"))]
+        fn register_wanted(
+            registry: &KernelRegistry,
+            wanted: &dyn Fn(&KernelInfo) -> bool,
         ) -> Result<(), RegisterError> {
             #[cfg(feature = "kernels-compliance")]
             registry.operands().register::<compliance::names::NameList>();
