@@ -53,17 +53,54 @@ impl Limits {
         mut iterate: impl FnMut() -> Result<f64, KernelError>,
     ) -> Result<Convergence, KernelError> {
         let (mut iterations, mut difference) = (0, f64::INFINITY);
-        while iterations < self.max_iterations && difference >= self.tolerance {
+        while !self.stops(iterations, difference) {
             difference = iterate()?;
             iterations += 1;
         }
         Ok(self.convergence(iterations, difference))
     }
 
+    /// Whether an iteration stops after so many, of which the last made this difference.
+    pub(super) fn stops(self, iterations: u32, difference: f64) -> bool {
+        !(iterations < self.max_iterations && difference >= self.tolerance)
+    }
+
     /// Returns how an iteration with these limits stopped.
     pub(super) fn convergence(self, iterations: u32, difference: f64) -> Convergence {
         Convergence { iterations, difference, converged: difference < self.tolerance }
     }
+}
+
+/// Repeats one iteration for several limits, each of which stops where it would alone. Returns the values at which each
+/// stopped, and how.
+///
+/// `advance` goes on with the iteration up to some limits, which count from where it is, and returns how it stopped and its
+/// values there.
+///
+/// # Errors
+/// Those of `advance`.
+pub(super) fn repeat_for_all<T: Clone>(
+    all: &[Limits],
+    mut advance: impl FnMut(Limits) -> Result<(Convergence, T), KernelError>,
+) -> Result<Vec<(T, Convergence)>, KernelError> {
+    let mut stopped: Vec<Option<(T, Convergence)>> = vec![None; all.len()];
+    let mut iterations = 0;
+    loop {
+        // Up to the first that stops.
+        let pending = all.iter().zip(&stopped).filter(|(_, stopped)| stopped.is_none()).map(|(limits, _)| *limits);
+        let first = pending.reduce(|a, b| Limits {
+            max_iterations: a.max_iterations.min(b.max_iterations),
+            tolerance: a.tolerance.max(b.tolerance),
+        });
+        let Some(Limits { max_iterations, tolerance }) = first else { break };
+        let (advanced, values) = advance(Limits { max_iterations: max_iterations - iterations, tolerance })?;
+        iterations += advanced.iterations;
+        let pending = all.iter().zip(&mut stopped).filter(|(_, stopped)| stopped.is_none());
+        for (limits, stopped) in pending.filter(|(limits, _)| limits.stops(iterations, advanced.difference)) {
+            *stopped = Some((values.clone(), limits.convergence(iterations, advanced.difference)));
+        }
+    }
+    Ok(stopped.into_iter().flatten().collect())
 }
 
 /// Returns the arithmetic of a run with this many vectors.
@@ -103,5 +140,28 @@ mod tests {
         assert_eq!(run(&[8.0, 7.0, 6.0, 5.0, 4.0]), stopped(5, 4.0, false));
         let diverged = run(&[8.0, f64::INFINITY, f64::NAN]);
         assert!(diverged.iterations == 3 && diverged.difference.is_nan() && !diverged.converged);
+    }
+
+    #[test]
+    fn limits_that_share_an_iteration_stop_where_each_would_alone() {
+        let limits = |max_iterations, tolerance| Limits { max_iterations, tolerance };
+        let all = [limits(6, 0.5), limits(2, 0.0), limits(100, 1.0), limits(100, 0.75), limits(2, 2.0), limits(5, 0.0)];
+        for differences in [[8.0, 4.0, 1.0, 0.75, 0.5, 0.25], [8.0, 0.5, 0.5, f64::NAN, 0.0, 0.0], [f64::NAN; 6]] {
+            let next = |at: &mut usize| {
+                *at += 1;
+                Ok(differences[*at - 1])
+            };
+            let mut made = 0;
+            let together = repeat_for_all(&all, |limits| {
+                let convergence = limits.repeat(|| next(&mut made))?;
+                Ok((convergence, made))
+            });
+            for (limits, (values, convergence)) in all.iter().zip(together.unwrap()) {
+                let mut alone = 0;
+                let expected = limits.repeat(|| next(&mut alone)).unwrap();
+                assert_eq!(format!("{convergence:?}"), format!("{expected:?}"), "{limits:?} of {differences:?}");
+                assert_eq!(values, alone, "{limits:?} of {differences:?}");
+            }
+        }
     }
 }

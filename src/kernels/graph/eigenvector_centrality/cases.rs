@@ -18,7 +18,12 @@ impl Cases for EigenvectorCentrality {
         Some(EigenvectorCentralityInput { directed, max_iterations, tolerance: 1e-12 / nodes.max(1) as f64, ..input })
     }
 
-    fn share(&self, _: &mut EigenvectorCentralityInput, _: &EigenvectorCentralityInput) {}
+    /// On the graph of the other, with limits of its own.
+    fn share(&self, input: &mut EigenvectorCentralityInput, with: &EigenvectorCentralityInput) {
+        let max_iterations = input.max_iterations;
+        let tolerance = if max_iterations % 2 == 0 { 1e-4 / max_iterations as f64 } else { input.tolerance };
+        *input = EigenvectorCentralityInput { max_iterations, tolerance, ..with.clone() };
+    }
 
     fn put_nan(&self, _: &mut EigenvectorCentralityInput, _: usize) {}
 

@@ -22,7 +22,11 @@
 //! that is of practical use: an acyclic directed graph takes about `1 / tolerance` of them.
 //!
 //! Bonacich, *Power and centrality: a family of measures* (1987). An iteration takes time linear in arcs and nodes, and
-//! memory of 24 bytes for each node. All arithmetic is in `f64`. Scores have the same bits on every run of a backend.
+//! memory of 24 bytes for each node. All arithmetic is in `f64`. Scores have the same bits on every run of a backend, and
+//! whatever requests share the run.
+//!
+//! Requests on the same graph [share a run](crate::backends::batched): they iterate the same vector, so the graph is read as
+//! often as for the one that takes the most iterations, and each gets the scores at which it stops.
 //!
 //! # Errors
 //! An invalid graph, or an option out of its range; the error names the field.
@@ -38,12 +42,12 @@ use serde::{Deserialize, Serialize};
 
 use super::csr::CsrGraph;
 use super::fields::graph_input;
-use super::power_iteration::{self, Convergence, Limits};
+use super::power_iteration::{self, Convergence, Limits, repeat_for_all};
 use super::spmv::{NodeUpdate, Vectors, iterate, row_parts, update_each};
 #[cfg(feature = "cuda")]
 use crate::service::LaunchContext;
 use crate::service::{
-    Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, OperandVersion, RunContext,
+    BatchKey, Buffer, Cost, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, OperandVersion, RunContext,
 };
 
 /// The kernel.
@@ -110,8 +114,17 @@ impl Kernel for EigenvectorCentrality {
         }
     }
 
+    /// The run that takes the most iterations makes those of all.
+    fn batch_cost(&self, inputs: &[&EigenvectorCentralityInput], sum: Cost) -> Cost {
+        let costs = inputs.iter().map(|input| self.cost(input));
+        costs.max_by_key(|cost| cost.operations).unwrap_or(sum)
+    }
+
     fn footprint(&self, input: &EigenvectorCentralityInput) -> Option<Footprint> {
-        Some(power_iteration::footprint(&input.graph_input()))
+        let of_iteration = power_iteration::footprint(&input.graph_input());
+        // The scores that are iterated, of which the output is a copy.
+        let scores = Footprint::of_array::<f64>(input.graph_input().claimed_size().0);
+        Some(Footprint { scratch: of_iteration.scratch.saturating_add(scores), ..of_iteration })
     }
 
     fn operands(&self, input: &EigenvectorCentralityInput) -> Vec<Arc<OperandVersion>> {
@@ -123,8 +136,8 @@ impl Kernel for EigenvectorCentrality {
         input: &EigenvectorCentralityInput,
         context: &RunContext<'_>,
     ) -> Result<EigenvectorCentralityOutput, KernelError> {
-        let graph = input.graph_input().load_with_predecessors(context)?;
-        scores(&graph, input.limits(&graph), context)
+        let mut outputs = self.run_cpu_batch(&[input], context)?;
+        Ok(outputs.swap_remove(0))
     }
 
     #[cfg(feature = "cuda")]
@@ -141,6 +154,25 @@ impl Kernel for EigenvectorCentrality {
         let graph = input.graph_input().load_with_predecessors(cuda.context())?;
         cuda::scores(&graph, input.graph_input().is_stored(), input.limits(&graph), cuda)
     }
+
+    /// Requests on one graph share a run, whatever their limits.
+    fn batch_key(&self, input: &EigenvectorCentralityInput) -> Option<BatchKey> {
+        input.graph_input().batch_key()
+    }
+
+    fn shares_run(&self, first: &EigenvectorCentralityInput, other: &EigenvectorCentralityInput) -> bool {
+        first.graph_input().is_same(&other.graph_input())
+    }
+
+    fn run_cpu_batch(
+        &self,
+        inputs: &[&EigenvectorCentralityInput],
+        context: &RunContext<'_>,
+    ) -> Result<Vec<EigenvectorCentralityOutput>, KernelError> {
+        let Some(first) = inputs.first() else { return Ok(Vec::new()) };
+        let graph = first.graph_input().load_with_predecessors(context)?;
+        scores(&graph, &limits(inputs, &graph), context)
+    }
 }
 
 #[cfg(feature = "cuda")]
@@ -154,31 +186,39 @@ fn device_memory(_: &EigenvectorCentralityInput) -> u64 {
     0
 }
 
-/// Iterates on the CPU. The predecessors of the graph are [made](CsrGraph::make_predecessors).
+fn limits(inputs: &[&EigenvectorCentralityInput], graph: &CsrGraph) -> Vec<Limits> {
+    inputs.iter().map(|input| input.limits(graph)).collect()
+}
+
+/// Iterates on the CPU, and returns the scores at which each of the limits stops. The predecessors of the graph are
+/// [made](CsrGraph::make_predecessors).
 fn scores(
     graph: &CsrGraph,
-    limits: Limits,
+    limits: &[Limits],
     context: &RunContext<'_>,
-) -> Result<EigenvectorCentralityOutput, KernelError> {
+) -> Result<Vec<EigenvectorCentralityOutput>, KernelError> {
     let parts = row_parts(graph.predecessors());
     let start = vec![1.0 / graph.num_nodes() as f64; graph.num_nodes()];
     let (mut values, mut from, mut to) = (start.clone(), start, vec![0.0; graph.num_nodes()]);
-    let convergence = limits.repeat(|| {
-        let vectors = Vectors { from: &from, values: &mut values, to: &mut to };
-        let multiply = |_: usize, sum: f64, old: f64| {
-            let value = old + sum;
-            NodeUpdate { value, contribution: value, sums: [value * value, 0.0] }
-        };
-        let [squares, _] = iterate(graph.predecessors(), &parts, vectors, context, multiply)?;
-        let norm = squares.sqrt();
-        let vectors = Vectors { from: &from, values: &mut values, to: &mut to };
-        let normalize = |_: usize, last: f64, value: f64| {
-            let score = value / norm;
-            NodeUpdate { value: score, contribution: score, sums: [(score - last).abs(), 0.0] }
-        };
-        let [difference, _] = update_each(&parts, vectors, context, normalize)?;
-        std::mem::swap(&mut from, &mut to);
-        Ok(difference)
+    let stopped = repeat_for_all(limits, |limits| {
+        let convergence = limits.repeat(|| {
+            let vectors = Vectors { from: &from, values: &mut values, to: &mut to };
+            let multiply = |_: usize, sum: f64, old: f64| {
+                let value = old + sum;
+                NodeUpdate { value, contribution: value, sums: [value * value, 0.0] }
+            };
+            let [squares, _] = iterate(graph.predecessors(), &parts, vectors, context, multiply)?;
+            let norm = squares.sqrt();
+            let vectors = Vectors { from: &from, values: &mut values, to: &mut to };
+            let normalize = |_: usize, last: f64, value: f64| {
+                let score = value / norm;
+                NodeUpdate { value: score, contribution: score, sums: [(score - last).abs(), 0.0] }
+            };
+            let [difference, _] = update_each(&parts, vectors, context, normalize)?;
+            std::mem::swap(&mut from, &mut to);
+            Ok(difference)
+        })?;
+        Ok((convergence, Buffer::from(values.clone())))
     })?;
-    Ok(EigenvectorCentralityOutput::new(values.into(), convergence))
+    Ok(stopped.into_iter().map(|(scores, convergence)| EigenvectorCentralityOutput::new(scores, convergence)).collect())
 }
