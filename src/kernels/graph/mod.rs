@@ -82,6 +82,7 @@ mod segmented;
 pub mod shortest_path;
 pub mod similarity;
 mod sources;
+mod spmm;
 mod spmv;
 #[cfg(feature = "cuda")]
 mod spmv_cuda;

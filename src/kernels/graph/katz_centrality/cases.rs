@@ -26,7 +26,16 @@ impl Cases for KatzCentrality {
         Some(KatzCentralityInput { directed, normalized, alpha, beta, max_iterations, tolerance, ..input })
     }
 
-    fn share(&self, _: &mut KatzCentralityInput, _: &KatzCentralityInput) {}
+    /// On the graph of the other, with options of its own.
+    fn share(&self, input: &mut KatzCentralityInput, with: &KatzCentralityInput) {
+        let KatzCentralityInput { alpha, normalized, max_iterations, .. } = *input;
+        let beta = match max_iterations % 3 {
+            0 => with.beta.clone(),
+            _ => FloatArray::One(f64::from(max_iterations) - 20.0),
+        };
+        let tolerance = if max_iterations % 2 == 0 { 1e-4 / f64::from(max_iterations) } else { input.tolerance };
+        *input = KatzCentralityInput { alpha, beta, normalized, max_iterations, tolerance, ..with.clone() };
+    }
 
     fn put_nan(&self, input: &mut KatzCentralityInput, row: usize) {
         if let FloatArray::F64(betas) = &input.beta {
@@ -40,16 +49,11 @@ impl Cases for KatzCentrality {
         let edges = input.edges.as_deref().expect("the cases have edges");
         let nodes = input.num_nodes.expect("the cases have nodes") as usize;
         let [_, predecessors] = neighbours(nodes, edges, input.directed);
-        let beta = |node: usize| match &input.beta {
-            FloatArray::One(beta) => *beta,
-            FloatArray::F32(betas) => betas[node].into(),
-            FloatArray::F64(betas) => betas[node],
-        };
         let mut scores = vec![0.0; nodes];
         let (mut difference, mut iterations) = (f64::INFINITY, 0);
         while iterations < input.max_iterations && difference >= nodes as f64 * input.tolerance {
             let sum = |node: usize| predecessors[node].iter().map(|&from| scores[from]).sum::<f64>();
-            let next: Vec<f64> = (0..nodes).map(|node| input.alpha * sum(node) + beta(node)).collect();
+            let next: Vec<f64> = (0..nodes).map(|node| input.alpha * sum(node) + input.beta(node)).collect();
             difference = next.iter().zip(&scores).map(|(next, score): (&f64, &f64)| (next - score).abs()).sum();
             scores = next;
             iterations += 1;

@@ -19,14 +19,14 @@ pub(super) fn device_memory(nodes: u64, arcs: u64) -> u64 {
 pub(super) fn scores(
     graph: &CsrGraph,
     is_stored: bool,
-    betas: &[f64],
     input: &KatzCentralityInput,
     cuda: &mut LaunchContext<'_>,
 ) -> Result<KatzCentralityOutput, KernelError> {
     let matrix = Matrix::new(graph, is_stored, input.max_iterations, &MODULE, cuda)?;
     let products = Products::new(&matrix, 1, cuda)?;
     let nodes = graph.num_nodes();
-    let (betas, values) = (cuda.upload(betas)?, cuda.zeroed::<f64>(nodes)?);
+    let betas: Vec<f64> = (0..nodes).map(|node| input.beta(node)).collect();
+    let (betas, values) = (cuda.upload(&betas)?, cuda.zeroed::<f64>(nodes)?);
     let contributions = matrix.contributions(1, cuda)?;
     let squares = cuda.alloc::<f64>(1)?;
     let limits = [input.limits(graph)];

@@ -27,13 +27,17 @@
 //!
 //! Katz, *A new status index derived from sociometric analysis* (1953). An iteration takes time linear in arcs and
 //! nodes, and memory of 24 bytes for each node. All arithmetic is in `f64`. Scores have the same bits on every run of a
-//! backend.
+//! backend, and whatever requests share the run.
+//!
+//! Requests on the same graph [share a run](crate::backends::batched), whatever their other fields: the graph is loaded
+//! once, and several vectors go through it in one pass on the CPU.
 //!
 //! # Errors
 //! An invalid graph, an option out of its range, a `beta` that is not finite or has another length than the graph has
 //! nodes, or an `alpha` with which the iteration diverges for certain; the error names the field.
 
 mod cases;
+mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 
@@ -47,11 +51,11 @@ use super::csr::{CsrGraph, Direction};
 use super::degree::out_degrees;
 use super::fields::graph_input;
 use super::power_iteration::{self, Convergence, Limits};
-use super::spmv::{NodeUpdate, Vectors, iterate, row_parts};
 #[cfg(feature = "cuda")]
 use crate::service::LaunchContext;
 use crate::service::{
-    Buffer, Cost, FloatArray, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, OperandVersion, RunContext,
+    BatchKey, Buffer, Cost, FloatArray, Footprint, InvalidInput, Kernel, KernelError, KernelInfo, OperandVersion,
+    RunContext,
 };
 
 /// The kernel.
@@ -99,20 +103,13 @@ impl KatzCentralityInput {
         Limits::new(self.max_iterations, self.tolerance, graph.num_nodes())
     }
 
-    /// Returns the graph, and the score that each node has without predecessors.
-    fn load_in(&self, context: &RunContext<'_>) -> Result<(Arc<CsrGraph>, Vec<f64>), KernelError> {
-        let graph = self.graph_input().load_in(context)?;
-        let betas = match &self.beta {
-            FloatArray::One(beta) => vec![*beta; graph.num_nodes()],
-            FloatArray::F32(betas) => betas.iter().map(|&beta| beta.into()).collect(),
-            FloatArray::F64(betas) => betas.to_vec(),
-        };
-        context.check()?;
-        if graph.direction() == Direction::Undirected && betas.iter().all(|&beta| beta > 0.0) {
-            check_alpha(&graph, self.alpha, context)?;
+    /// The score that a node has without predecessors.
+    fn beta(&self, node: usize) -> f64 {
+        match &self.beta {
+            FloatArray::One(beta) => *beta,
+            FloatArray::F32(betas) => betas[node].into(),
+            FloatArray::F64(betas) => betas[node],
         }
-        graph.make_predecessors(context)?;
-        Ok((graph, betas))
     }
 
     fn check_betas(&self, num_nodes: usize) -> Result<(), InvalidInput> {
@@ -135,6 +132,22 @@ impl KatzCentralityInput {
             },
         }
     }
+}
+
+/// Returns the graph of inputs that have the same, with its predecessors, and checks their `alpha`.
+fn load(inputs: &[&KatzCentralityInput], context: &RunContext<'_>) -> Result<Arc<CsrGraph>, KernelError> {
+    let Some(first) = inputs.first() else { unreachable!("a run has inputs") };
+    let graph = first.graph_input().load_in(context)?;
+    let is_positive = |input: &KatzCentralityInput| (0..graph.num_nodes()).all(|node| input.beta(node) > 0.0);
+    if graph.direction() == Direction::Undirected {
+        let largest = inputs.iter().filter(|input| is_positive(input)).map(|input| input.alpha).reduce(f64::max);
+        context.check()?;
+        if let Some(alpha) = largest {
+            check_alpha(&graph, alpha, context)?;
+        }
+    }
+    graph.make_predecessors(context)?;
+    Ok(graph)
 }
 
 /// Rejects an `alpha` with which the iteration on an undirected graph diverges, by two lower bounds of its largest
@@ -177,8 +190,13 @@ impl Kernel for KatzCentrality {
         Cost {
             bytes: graph.load_bytes().saturating_add(nodes.saturating_mul(8)),
             operations: power_iteration::operations(&graph, 1, input.max_iterations),
-            device_memory: device_memory(input),
+            device_memory: device_memory(&[input]),
         }
+    }
+
+    /// The requests share the graph.
+    fn batch_cost(&self, inputs: &[&KatzCentralityInput], sum: Cost) -> Cost {
+        Cost { device_memory: device_memory(inputs), ..sum }
     }
 
     fn footprint(&self, input: &KatzCentralityInput) -> Option<Footprint> {
@@ -199,8 +217,8 @@ impl Kernel for KatzCentrality {
         input: &KatzCentralityInput,
         context: &RunContext<'_>,
     ) -> Result<KatzCentralityOutput, KernelError> {
-        let (graph, betas) = input.load_in(context)?;
-        scores(&graph, &betas, input, context)
+        let mut outputs = self.run_cpu_batch(&[input], context)?;
+        Ok(outputs.swap_remove(0))
     }
 
     #[cfg(feature = "cuda")]
@@ -214,47 +232,41 @@ impl Kernel for KatzCentrality {
         input: &KatzCentralityInput,
         cuda: &mut LaunchContext<'_>,
     ) -> Result<KatzCentralityOutput, KernelError> {
-        let (graph, betas) = input.load_in(cuda.context())?;
-        cuda::scores(&graph, input.graph_input().is_stored(), &betas, input, cuda)
+        let graph = load(&[input], cuda.context())?;
+        cuda::scores(&graph, input.graph_input().is_stored(), input, cuda)
+    }
+
+    /// Requests on one graph share a run, whatever their options.
+    fn batch_key(&self, input: &KatzCentralityInput) -> Option<BatchKey> {
+        input.graph_input().batch_key()
+    }
+
+    fn shares_run(&self, first: &KatzCentralityInput, other: &KatzCentralityInput) -> bool {
+        first.graph_input().is_same(&other.graph_input())
+    }
+
+    fn run_cpu_batch(
+        &self,
+        inputs: &[&KatzCentralityInput],
+        context: &RunContext<'_>,
+    ) -> Result<Vec<KatzCentralityOutput>, KernelError> {
+        if inputs.is_empty() {
+            return Ok(Vec::new());
+        }
+        let graph = load(inputs, context)?;
+        cpu::scores(&graph, inputs, context)
     }
 }
 
+/// Returns the device memory of a run of these inputs, which have the same graph.
 #[cfg(feature = "cuda")]
-fn device_memory(input: &KatzCentralityInput) -> u64 {
-    let (nodes, arcs) = input.graph_input().claimed_size();
+fn device_memory(inputs: &[&KatzCentralityInput]) -> u64 {
+    let Some(first) = inputs.first() else { return 0 };
+    let (nodes, arcs) = first.graph_input().claimed_size();
     cuda::device_memory(nodes, arcs)
 }
 
 #[cfg(not(feature = "cuda"))]
-fn device_memory(_: &KatzCentralityInput) -> u64 {
+fn device_memory(_: &[&KatzCentralityInput]) -> u64 {
     0
-}
-
-/// Iterates on the CPU. The predecessors of the graph are [made](CsrGraph::make_predecessors).
-fn scores(
-    graph: &CsrGraph,
-    betas: &[f64],
-    input: &KatzCentralityInput,
-    context: &RunContext<'_>,
-) -> Result<KatzCentralityOutput, KernelError> {
-    let (alpha, nodes) = (input.alpha, graph.num_nodes());
-    let parts = row_parts(graph.predecessors());
-    let (mut values, mut from, mut to) = (vec![0.0; nodes], vec![0.0; nodes], vec![0.0; nodes]);
-    let mut squares = 0.0;
-    let convergence = input.limits(graph).repeat(|| {
-        let vectors = Vectors { from: &from, values: &mut values, to: &mut to };
-        let update = |node: usize, sum: f64, old: f64| {
-            let score = alpha * sum + betas[node];
-            NodeUpdate { value: score, contribution: score, sums: [(score - old).abs(), score * score] }
-        };
-        let [difference, of_scores] = iterate(graph.predecessors(), &parts, vectors, context, update)?;
-        squares = of_scores;
-        std::mem::swap(&mut from, &mut to);
-        Ok(difference)
-    })?;
-    if input.normalized && squares > 0.0 {
-        let norm = squares.sqrt();
-        values.par_iter_mut().for_each(|value| *value /= norm);
-    }
-    Ok(KatzCentralityOutput::new(values.into(), convergence))
 }
