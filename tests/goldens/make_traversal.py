@@ -1,5 +1,5 @@
 """Writes the goldens of the graph kernels on traversal, by networkx: connected_components.json, shortest_path.json,
-weighted_paths.json and closeness.json.
+weighted_paths.json, paths_to_targets.json and closeness.json.
 
     pip install -r tests/goldens/requirements.txt && python tests/goldens/make_traversal.py
 
@@ -106,6 +106,40 @@ def weighted_paths(name, graph):
     return case
 
 
+def paths_to_targets(name, graph):
+    """Distances and paths between some nodes, by edges and by the weights of `weighted_paths`. A path by weights has the fewest
+    edges of the shortest: of two paths of the same weight, the units that are added for edges decide."""
+    case = weighted_paths(name, graph)
+    del case["distances"]
+    random = Random(len(case["edges"]) + 1)
+    case["targets"] = [random.randrange(len(graph)) for _ in range(7)] + case["sources"][:1]
+    simple = nx.DiGraph()
+    simple.add_nodes_from(range(len(graph)))
+    for (start, end), weight in zip(case["edges"], case["weights"]):
+        ends = [(start, end)] if graph.is_directed() else [(start, end), (end, start)]
+        for start, end in ends:
+            least = min(weight, simple.get_edge_data(start, end, {"weight": weight})["weight"])
+            simple.add_edge(start, end, weight=least, units=int(4 * least) * 4096 + 1)
+    for kind, length in (("", lambda *_: 1), ("weighted_", "units")):
+        case[kind + "distances"], case[kind + "paths"] = [], []
+        for source in case["sources"]:
+            predecessors, found = nx.dijkstra_predecessor_and_distance(simple, source, weight=length)
+            paths = [path_to(target, predecessors) if target in found else [] for target in case["targets"]]
+            case[kind + "paths"].append(paths)
+            if kind:
+                found = nx.single_source_dijkstra_path_length(simple, source)
+            case[kind + "distances"].append([found.get(target) for target in case["targets"]])
+    return case
+
+
+def path_to(target, predecessors):
+    """The path of the lowest predecessors."""
+    path = [target]
+    while predecessors[path[0]]:
+        path.insert(0, min(predecessors[path[0]]))
+    return path
+
+
 def closeness(name, graph):
     case = described(name, graph)
     simple = nx.DiGraph(graph) if graph.is_directed() else nx.Graph(graph)
@@ -147,4 +181,5 @@ if __name__ == "__main__":
     write("connected_components.json", (components(*graph) for graph in graphs()))
     write("shortest_path.json", (shortest_paths(*graph) for graph in graphs()))
     write("weighted_paths.json", (weighted_paths(*graph) for graph in graphs() if len(graph[1]) <= 1000))
+    write("paths_to_targets.json", (paths_to_targets(*graph) for graph in graphs() if len(graph[1]) <= 300))
     write("closeness.json", (closeness(*graph) for graph in graphs() if len(graph[1]) <= 1000))

@@ -132,6 +132,82 @@ fn weighted_distances_are_those_of_networkx() {
     }
 }
 
+#[derive(Deserialize)]
+struct TargetsGolden {
+    name: String,
+    num_nodes: u64,
+    directed: bool,
+    edges: Vec<[u32; 2]>,
+    weights: Vec<f32>,
+    sources: Vec<u32>,
+    targets: Vec<u32>,
+    distances: Vec<Vec<Option<u32>>>,
+    paths: Vec<Vec<Vec<u32>>>,
+    weighted_distances: Vec<Vec<Option<f64>>>,
+    weighted_paths: Vec<Vec<Vec<u32>>>,
+}
+
+/// The paths of an output, one by one.
+fn paths(output: &ShortestPathOutput) -> Vec<Vec<u32>> {
+    let (offsets, nodes) = (output.path_offsets.as_deref().unwrap(), output.path_nodes.as_deref().unwrap());
+    offsets.windows(2).map(|ends| nodes[ends[0] as usize..ends[1] as usize].to_vec()).collect()
+}
+
+#[test]
+fn distances_and_paths_to_targets_are_those_of_networkx() {
+    let goldens: Vec<TargetsGolden> = serde_json::from_str(include_str!("../goldens/paths_to_targets.json")).unwrap();
+    assert!(goldens.len() >= 6);
+    for golden in goldens {
+        let direction = if golden.directed { Direction::Directed } else { Direction::Undirected };
+        let nodes = golden.num_nodes as usize;
+        let graph = CsrGraph::from_weighted_edges(nodes, &golden.edges, &golden.weights, direction).unwrap();
+        let registry = KernelRegistry::new();
+        tower_kernels::kernels::register_all(&registry).unwrap();
+        let stored = ShortestPathInput::from_operand(registry.operands().put("graph", graph).unwrap());
+        let inline = ShortestPathInput {
+            directed: golden.directed,
+            weights: Some(golden.weights.clone().into()),
+            ..ShortestPathInput::from_edges(golden.num_nodes, golden.edges.clone())
+        };
+        for input in [inline, stored] {
+            let (sources, targets) = (golden.sources.clone().into(), Some(golden.targets.clone().into()));
+            let input = ShortestPathInput { sources, targets, paths: true, ..input };
+            let output = run(&input);
+            let expected: Vec<f64> =
+                golden.weighted_distances.iter().flatten().map(|value| value.unwrap_or(f64::INFINITY)).collect();
+            assert_eq!(output.weighted_distances.as_deref(), Some(&expected[..]), "{}", golden.name);
+            assert_eq!(paths(&output), golden.weighted_paths.concat(), "{}", golden.name);
+            assert!(output.distances.is_empty() && output.predecessors.is_empty());
+
+            let by_edges = run(&ShortestPathInput { use_weights: false, ..input.clone() });
+            assert_eq!(&by_edges.distances[..], joined(&golden.distances), "{}", golden.name);
+            assert_eq!(paths(&by_edges), golden.paths.concat(), "{}", golden.name);
+
+            let alone = run(&ShortestPathInput { paths: false, ..input });
+            assert_eq!(alone.weighted_distances, output.weighted_distances);
+            assert_eq!((alone.path_offsets, alone.path_nodes), (None, None));
+        }
+    }
+}
+
+#[test]
+fn paths_have_at_most_as_many_nodes_as_allowed() {
+    let path = ShortestPathInput {
+        targets: Some(vec![9, 0, 4].into()),
+        paths: true,
+        max_path_nodes: 16,
+        ..ShortestPathInput::from_edges(10, (1..10).map(|node| [node - 1, node]).collect())
+    };
+    for weights in [None, Some(vec![1.5_f32; 9].into())] {
+        let input = ShortestPathInput { weights, ..path.clone() };
+        assert_eq!(paths(&run(&input)), [(0..10).collect(), vec![0], (0..5).collect::<Vec<u32>>()]);
+        let error = ShortestPath
+            .run_cpu(&ShortestPathInput { max_path_nodes: 15, ..input }, &RunContext::detached())
+            .unwrap_err();
+        assert!(matches!(&error, KernelError::InvalidInput(invalid) if invalid.field == "max_path_nodes"), "{error:?}");
+    }
+}
+
 #[test]
 fn weights_that_are_not_finite_and_negative_ones_of_a_stored_graph_are_rejected() {
     let with = |weight: f32| ShortestPathInput {
@@ -281,6 +357,10 @@ async fn invalid_input_is_rejected_by_its_field() {
         (r#"{"num_nodes": 3, "edges": [[0, 1]], "sources": []}"#, "sources"),
         (r#"{"num_nodes": 3, "edges": [[0, 1]], "sources": [-1]}"#, "sources[0]"),
         (&many, "sources"),
+        (r#"{"num_nodes": 3, "edges": [[0, 1]], "targets": []}"#, "targets"),
+        (r#"{"num_nodes": 3, "edges": [[0, 1]], "targets": [1, 3]}"#, "targets[1]"),
+        (r#"{"num_nodes": 3, "edges": [[0, 1]], "targets": [1], "predecessors": true}"#, "predecessors"),
+        (r#"{"num_nodes": 3, "edges": [[0, 1]], "paths": true}"#, "paths"),
         (r#"{"num_nodes": 3, "edges": [[0, 1]], "weights": [1, 2]}"#, "weights"),
         (r#"{"num_nodes": 3, "edges": [[0, 1], [1, 2]], "weights": [0, -0.5]}"#, "weights[1]"),
         (r#"{"num_nodes": 3, "edges": [[0, 1]], "weights": ["1"]}"#, "weights[0]"),
@@ -317,6 +397,47 @@ fn ends_at_the_deadline(input: ShortestPathInput) {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Distances and paths to some nodes are those among the distances to all nodes and along the predecessors.
+    #[test]
+    fn what_leads_to_targets_is_what_leads_to_all(
+        (nodes, edges, sources, targets) in (1_usize..60).prop_flat_map(|nodes| {
+            let node = 0..nodes as u32;
+            let edges = prop::collection::vec(([node.clone(), node.clone()], 0_u8..9), 0..3 * nodes);
+            (Just(nodes), edges, prop::collection::vec(node.clone(), 1..4), prop::collection::vec(node, 1..6))
+        }),
+        directed in any::<bool>(),
+        weighted in any::<bool>(),
+    ) {
+        let (edges, quarters): (Vec<[u32; 2]>, Vec<u8>) = edges.into_iter().unzip();
+        let weights: Vec<f32> = quarters.into_iter().map(|quarters| f32::from(quarters) / 4.0).collect();
+        let input = ShortestPathInput {
+            directed,
+            sources: sources.clone().into(),
+            predecessors: true,
+            weights: weighted.then(|| weights.into()),
+            ..ShortestPathInput::from_edges(nodes as u64, edges)
+        };
+        let all = run(&input);
+        let to_targets = ShortestPathInput { targets: Some(targets.clone().into()), predecessors: false, ..input };
+        let some = run(&ShortestPathInput { paths: true, ..to_targets });
+        let items = (0..sources.len()).flat_map(|source| targets.iter().map(move |&target| source * nodes + target as usize));
+        for ((pair, item), path) in items.enumerate().zip(paths(&some)) {
+            let source = item / nodes * nodes;
+            match (&some.weighted_distances, &all.weighted_distances) {
+                (Some(some), Some(all)) => prop_assert_eq!(some[pair], all[item]),
+                _ => prop_assert_eq!(some.distances[pair], all.distances[item]),
+            }
+            let mut expected: Vec<u32> = std::iter::successors(Some((item % nodes) as u32), |&node| {
+                Some(all.predecessors[source + node as usize]).filter(|&before| before != UNREACHABLE)
+            }).collect();
+            expected.reverse();
+            if expected[0] != sources[item / nodes] {
+                expected.clear();
+            }
+            prop_assert_eq!(path, expected);
+        }
+    }
 
     /// Distances are those of Floyd and Warshall's algorithm, and renaming the nodes renames them.
     #[test]

@@ -25,6 +25,9 @@
 //! curl -s http://127.0.0.1:8080/execute -H 'content-type: application/json' -d '{"kernel_id": "graph/shortest-path", "input":
 //!     {"graph": {"operand": "roads"}, "predecessors": true}}'
 //! # "output":{"distances":[],"weighted_distances":[0.0,1.5,3.5,4.0],"predecessors":[4294967295,0,1,2]}
+//! curl -s http://127.0.0.1:8080/execute -H 'content-type: application/json' -d '{"kernel_id": "graph/shortest-path", "input":
+//!     {"graph": {"operand": "roads"}, "sources": [0, 3], "targets": [2], "paths": true}}'
+//! # "output":{"distances":[],"weighted_distances":[3.5,null],"predecessors":[],"path_offsets":[0,3,3],"path_nodes":[0,1,2]}
 //! ```
 //!
 //! A stored graph may have weights. [`shortest_path`], [`modularity_score`] and [`louvain_community`] take them; to the other

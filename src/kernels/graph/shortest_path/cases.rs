@@ -29,7 +29,16 @@ impl Cases for ShortestPath {
         let weights = (random.below(2) == 1).then(|| weights(edges.len(), random).into());
         let use_weights = random.below(4) > 0;
         let input = ShortestPathInput::from_edges(nodes as u64, edges);
-        Some(ShortestPathInput { directed, predecessors, sources: sources.into(), weights, use_weights, ..input })
+        let input =
+            ShortestPathInput { directed, predecessors, sources: sources.into(), weights, use_weights, ..input };
+        if random.below(2) == 0 {
+            return Some(input);
+        }
+        let targets = (0..1 + random.below(6)).map(|_| random.below(nodes as u64) as u32).collect::<Vec<_>>();
+        let paths = random.below(4) > 0;
+        // As many as those of 40 sources have in the longest path.
+        let max_path_nodes = 1 << 28;
+        Some(ShortestPathInput { targets: Some(targets.into()), predecessors: false, paths, max_path_nodes, ..input })
     }
 
     fn share(&self, _: &mut ShortestPathInput, _: &ShortestPathInput) {}
@@ -40,7 +49,8 @@ impl Cases for ShortestPath {
         let edges = input.edges.as_deref().expect("the cases have edges");
         let nodes = input.num_nodes.expect("the cases have nodes") as usize;
         if input.is_weighted() {
-            return weighted_reference(input, nodes, edges);
+            let (distances, predecessors) = weighted_reference(input, nodes, edges);
+            return expected(input, nodes, Distances::Weights(distances), predecessors);
         }
         let [successors, before] = neighbours(nodes, edges, input.directed);
         let (mut distances, mut predecessors) = (Vec::new(), Vec::new());
@@ -54,28 +64,69 @@ impl Cases for ShortestPath {
                     |&other: &usize| distance[other] != UNREACHABLE && distance[other] + 1 == distance[node];
                 before[node].iter().copied().find(is_before).map_or(UNREACHABLE, |other| other as u32)
             };
-            if input.predecessors {
-                predecessors.extend((0..nodes).map(lowest));
-            }
+            predecessors.extend((0..nodes).map(lowest));
             distances.extend(distance);
         }
-        expected(distances, Vec::new(), predecessors)
+        expected(input, nodes, Distances::Edges(distances), predecessors)
     }
 
     fn values(&self, output: &ShortestPathOutput) -> Vec<Vec<f64>> {
         let values = |values: &[u32]| values.iter().map(|&value| value.into()).collect();
         let weighted = output.weighted_distances.as_deref().unwrap_or_default().to_vec();
-        vec![values(&output.distances), weighted, values(&output.predecessors)]
+        let path_offsets = values(output.path_offsets.as_deref().unwrap_or_default());
+        let path_nodes = values(output.path_nodes.as_deref().unwrap_or_default());
+        vec![values(&output.distances), weighted, values(&output.predecessors), path_offsets, path_nodes]
     }
 }
 
-fn expected(distances: Vec<u32>, weighted: Vec<f64>, predecessors: Vec<u32>) -> Vec<Expected> {
+/// The distances to all nodes, source by source.
+enum Distances {
+    Edges(Vec<u32>),
+    Weights(Vec<f64>),
+}
+
+/// What is expected of an input, from the distances and predecessors of all nodes.
+fn expected(input: &ShortestPathInput, nodes: usize, distances: Distances, predecessors: Vec<u32>) -> Vec<Expected> {
+    let (mut offsets, mut path_nodes) = (Vec::new(), Vec::new());
+    let mut items: Vec<usize> = (0..predecessors.len()).collect();
+    if let Some(targets) = &input.targets {
+        let pairs = (0..input.sources.len()).flat_map(|source| targets.iter().map(move |&target| (source, target)));
+        items = pairs.map(|(source, target)| source * nodes + target as usize).collect();
+        if input.paths {
+            offsets.push(0);
+            for &item in &items {
+                path_nodes.extend(path(
+                    item % nodes,
+                    input.sources[item / nodes],
+                    &predecessors[item / nodes * nodes..],
+                ));
+                offsets.push(path_nodes.len() as u32);
+            }
+        }
+    }
     let exact = |values: Vec<u32>| values.into_iter().map(|value| (value.into(), 0.0)).collect();
+    let (edges, weighted) = match distances {
+        Distances::Edges(distances) => (items.iter().map(|&item| distances[item]).collect(), Vec::new()),
+        Distances::Weights(distances) => (Vec::new(), items.iter().map(|&item| (distances[item], 0.0)).collect()),
+    };
     vec![
-        Expected { name: "distances", values: exact(distances) },
-        Expected { name: "weighted_distances", values: weighted.into_iter().map(|value| (value, 0.0)).collect() },
-        Expected { name: "predecessors", values: exact(predecessors) },
+        Expected { name: "distances", values: exact(edges) },
+        Expected { name: "weighted_distances", values: weighted },
+        Expected { name: "predecessors", values: exact(if input.predecessors { predecessors } else { Vec::new() }) },
+        Expected { name: "path_offsets", values: exact(offsets) },
+        Expected { name: "path_nodes", values: exact(path_nodes) },
     ]
+}
+
+/// The path from a source along the predecessors of all nodes, or none.
+fn path(target: usize, source: u32, predecessors: &[u32]) -> Vec<u32> {
+    let mut path = vec![target as u32];
+    while let Some(&before) = path.last().map(|&node| &predecessors[node as usize]).filter(|&&node| node != UNREACHABLE)
+    {
+        path.push(before);
+    }
+    path.reverse();
+    if path[0] == source { path } else { Vec::new() }
 }
 
 /// Weights of which many are equal and some are 0, or weights of very different sizes.
@@ -87,7 +138,7 @@ fn weights(count: usize, random: &mut Random) -> Vec<f32> {
 }
 
 /// Dijkstra's algorithm, by distance and then by edges.
-fn weighted_reference(input: &ShortestPathInput, nodes: usize, edges: &[[u32; 2]]) -> Vec<Expected> {
+fn weighted_reference(input: &ShortestPathInput, nodes: usize, edges: &[[u32; 2]]) -> (Vec<f64>, Vec<u32>) {
     let weights = input.weights.as_deref().expect("the graph has weights");
     let mut arcs = vec![BTreeMap::new(); nodes];
     for (&[from, to], &weight) in edges.iter().zip(weights).filter(|([from, to], _)| from != to) {
@@ -126,9 +177,7 @@ fn weighted_reference(input: &ShortestPathInput, nodes: usize, edges: &[[u32; 2]
             }
         }
         distances.extend(best.iter().map(|&(bits, _)| f64::from_bits(bits)));
-        if input.predecessors {
-            predecessors.extend(before);
-        }
+        predecessors.extend(before);
     }
-    expected(Vec::new(), distances, predecessors)
+    (distances, predecessors)
 }

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use rayon::prelude::*;
 
+use super::targets::{PathFinder, Paths, Targets, Unreached};
 use super::{ShortestPathOutput, UNREACHABLE, predecessors_at_hand};
 use crate::kernels::graph::cancel_check::CancelCheck;
 use crate::kernels::graph::csr::{Adjacency, CsrGraph};
@@ -36,8 +37,6 @@ pub(super) fn search(
     context: &RunContext<'_>,
 ) -> Result<ShortestPathOutput, KernelError> {
     let nodes = graph.num_nodes();
-    let unreachable =
-        |len: usize| -> Vec<AtomicU32> { std::iter::repeat_with(|| AtomicU32::new(UNREACHABLE)).take(len).collect() };
     let distances = unreachable(nodes * sources.len());
     let predecessors = unreachable(if with_predecessors { distances.len() } else { 0 });
     context.set_steps(sources.len() as u64);
@@ -50,7 +49,7 @@ pub(super) fn search(
             distances: &distances[own.clone()],
             context,
         };
-        search.run(sources[index])?;
+        search.run(sources[index], None)?;
         if with_predecessors {
             search.find_predecessors(&predecessors[own])?;
         }
@@ -63,9 +62,59 @@ pub(super) fn search(
     }
     Ok(ShortestPathOutput {
         distances: into_values(distances).into(),
-        weighted_distances: None,
         predecessors: into_values(predecessors).into(),
+        ..ShortestPathOutput::default()
     })
+}
+
+/// Returns the distances and, if requested, the paths from each source to each target.
+///
+/// # Errors
+/// The paths have more nodes than the input allows; those of [`RunContext::check`].
+pub(super) fn search_to(
+    graph: &CsrGraph,
+    sources: &[u32],
+    targets: Targets<'_>,
+    context: &RunContext<'_>,
+) -> Result<ShortestPathOutput, KernelError> {
+    let finder = match targets.with_paths {
+        true => {
+            graph.make_predecessors(context)?;
+            Some(PathFinder::new(targets, graph.predecessors()))
+        }
+        false => None,
+    };
+    context.set_steps(sources.len() as u64);
+    let run = |&source: &u32| -> Result<(Vec<u32>, Paths), KernelError> {
+        let distances = unreachable(graph.num_nodes());
+        let search = Search {
+            successors: graph.successors(),
+            predecessors: predecessors_at_hand(graph),
+            follows: |_, _, _| true,
+            distances: &distances,
+            context,
+        };
+        search.run(source, Some(targets.nodes))?;
+        let to_targets = targets.nodes.iter().map(|&target| search.distance(target)).collect();
+        let paths = match &finder {
+            Some(finder) => finder.paths(|node| search.distance(node), |_, _, _| true, context)?,
+            None => Paths::default(),
+        };
+        context.advance(1);
+        Ok((to_targets, paths))
+    };
+    let found: Vec<_> = match sources {
+        [source] => vec![run(source)?],
+        _ => sources.par_iter().map(run).collect::<Result<_, _>>()?,
+    };
+    let (distances, paths): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+    let output = ShortestPathOutput { distances: distances.concat().into(), ..ShortestPathOutput::default() };
+    Ok(if targets.with_paths { output.with_paths(Paths::join(paths)) } else { output })
+}
+
+/// The distances before a search.
+pub(super) fn unreachable(len: usize) -> Vec<AtomicU32> {
+    std::iter::repeat_with(|| AtomicU32::new(UNREACHABLE)).take(len).collect()
 }
 
 /// The search from one source.
@@ -81,19 +130,23 @@ pub(super) struct Search<'a, F> {
 }
 
 impl<F: Fn(u32, usize, u32) -> bool + Sync> Search<'_, F> {
-    fn distance(&self, node: u32) -> u32 {
+    pub(super) fn distance(&self, node: u32) -> u32 {
         self.distances[node as usize].load(Ordering::Relaxed)
     }
 
-    /// Finds all distances, level by level.
-    pub(super) fn run(&self, source: u32) -> Result<(), KernelError> {
+    /// Finds all distances, level by level, or those up to the level at which all targets are reached.
+    pub(super) fn run(&self, source: u32, targets: Option<&[u32]>) -> Result<(), KernelError> {
         let mut cancel_check = CancelCheck::new(self.context);
         cancel_check.check()?;
         self.distances[source as usize].store(0, Ordering::Relaxed);
         let mut level = vec![source];
         let mut next = Vec::new();
+        let mut targets = Unreached::new(targets);
         let mut unexplored_arcs = self.successors.column_indices().len();
         for depth in 0.. {
+            if targets.all_reached(|target| self.distance(target) != UNREACHABLE) {
+                break;
+            }
             let arcs: usize = level.iter().map(|&node| self.successors.degree(node)).sum();
             unexplored_arcs -= arcs;
             cancel_check.spend(level.len())?;
@@ -189,5 +242,33 @@ impl<F: Fn(u32, usize, u32) -> bool + Sync> Search<'_, F> {
             }
             Ok(())
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::graph::csr::Direction;
+
+    #[test]
+    fn a_search_ends_at_the_level_of_the_last_target() {
+        let edges: Vec<[u32; 2]> = (1..1_000).map(|node| [node - 1, node]).collect();
+        let graph = CsrGraph::from_edges(1_000, &edges, Direction::Undirected).unwrap();
+        for (targets, last) in [(&[500][..], 500), (&[490, 530, 500], 530), (&[500, 0], 0)] {
+            let distances = unreachable(1_000);
+            let context = RunContext::detached();
+            let search = Search {
+                successors: graph.successors(),
+                predecessors: None,
+                follows: |_, _, _| true,
+                distances: &distances,
+                context: &context,
+            };
+            search.run(500, Some(targets)).unwrap();
+            let reached = |node: u32| search.distance(node) != UNREACHABLE;
+            let steps = last.max(500) - last.min(500);
+            assert!(reached(500 - steps) && (steps == 500 || !reached(500 - steps - 1)), "{targets:?}");
+            assert!(steps == 500 || !reached(500 + steps + 1), "{targets:?}");
+        }
     }
 }

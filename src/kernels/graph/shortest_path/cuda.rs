@@ -53,8 +53,8 @@ pub(super) fn search(
     }
     Ok(ShortestPathOutput {
         distances: super::joined(output.0),
-        weighted_distances: None,
         predecessors: super::joined(output.1),
+        ..ShortestPathOutput::default()
     })
 }
 

@@ -1,16 +1,17 @@
 //! Shortest paths by the weights of edges on the CPU: delta-stepping, in parallel over sources and within large buckets.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
-use super::cpu::Search;
-use super::{ShortestPathOutput, UNREACHABLE};
+use super::ShortestPathOutput;
+use super::cpu::{Search, unreachable};
+use super::targets::{PathFinder, Paths, Targets, Unreached};
 use crate::kernels::graph::cancel_check::CancelCheck;
 use crate::kernels::graph::csr::{Adjacency, CsrGraph};
 use crate::kernels::graph::node_ranges::into_values;
-use crate::service::{Buffer, Footprint, KernelError, RunContext};
+use crate::service::{Footprint, KernelError, RunContext};
 
 /// The width of a bucket is the mean weight times this, over the mean degree.
 const BUCKET_WIDTH: f64 = 32.0;
@@ -52,7 +53,7 @@ pub(super) fn search(
     context.set_steps(sources.len() as u64);
     let run = |&source: &u32| -> Result<(Vec<f64>, Vec<u32>), KernelError> {
         let search = WeightedSearch::new(successors, weights, width, context);
-        search.run(source)?;
+        search.run(source, None)?;
         let distances = search.into_distances();
         let predecessors = match with_predecessors {
             true => find_predecessors(successors, weights, &distances, source, context)?,
@@ -67,10 +68,54 @@ pub(super) fn search(
     };
     let (distances, predecessors): (Vec<_>, Vec<_>) = found.into_iter().unzip();
     Ok(ShortestPathOutput {
-        distances: Buffer::default(),
         weighted_distances: Some(distances.concat().into()),
         predecessors: predecessors.concat().into(),
+        ..ShortestPathOutput::default()
     })
+}
+
+/// Returns the distances and, if requested, the paths from each source to each target in a graph with weights that are not
+/// negative.
+///
+/// # Errors
+/// The paths have more nodes than the input allows; those of [`RunContext::check`].
+pub(super) fn search_to(
+    graph: &CsrGraph,
+    weights: &[f32],
+    sources: &[u32],
+    targets: Targets<'_>,
+    context: &RunContext<'_>,
+) -> Result<ShortestPathOutput, KernelError> {
+    let successors = graph.successors();
+    let width = bucket_width(graph.num_nodes(), weights);
+    let finder = match targets.with_paths {
+        true => {
+            graph.make_predecessors(context)?;
+            Some(PathFinder::new(targets, graph.predecessors()))
+        }
+        false => None,
+    };
+    context.set_steps(sources.len() as u64);
+    let run = |&source: &u32| -> Result<(Vec<f64>, Paths), KernelError> {
+        let search = WeightedSearch::new(successors, weights, width, context);
+        search.run(source, Some(targets.nodes))?;
+        let distances = search.into_distances();
+        let to_targets = targets.nodes.iter().map(|&target| distances[target as usize]).collect();
+        let paths = match &finder {
+            Some(finder) => find_paths(graph, weights, &distances, source, finder, context)?,
+            None => Paths::default(),
+        };
+        context.advance(1);
+        Ok((to_targets, paths))
+    };
+    let found: Vec<_> = match sources {
+        [source] => vec![run(source)?],
+        _ => sources.par_iter().map(run).collect::<Result<_, _>>()?,
+    };
+    let (distances, paths): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+    let weighted_distances = Some(distances.concat().into());
+    let output = ShortestPathOutput { weighted_distances, ..ShortestPathOutput::default() };
+    Ok(if targets.with_paths { output.with_paths(Paths::join(paths)) } else { output })
 }
 
 /// Davidson, Baxter, Garland and Owens, *Work-efficient parallel GPU methods for single-source shortest paths* (2014).
@@ -106,19 +151,26 @@ impl<'a> WeightedSearch<'a> {
         self.distances.into_iter().map(|bits| f64::from_bits(bits.into_inner())).collect()
     }
 
+    fn distance(&self, node: u32) -> f64 {
+        f64::from_bits(self.distances[node as usize].load(Ordering::Relaxed))
+    }
+
     fn bucket(&self, distance: f64) -> u64 {
         // Beyond the range of integers all are in the last bucket.
         ((distance / self.width) as u64).min(NONE - 1)
     }
 
-    /// Finds all distances, bucket by bucket. A node of the bucket that is worked on may come into it again. Returns how often
-    /// nodes were listed in buckets.
-    fn run(&self, source: u32) -> Result<usize, KernelError> {
+    /// Finds all distances, bucket by bucket, or those up to the bucket in which the last of the targets is. A node of the
+    /// bucket that is worked on may come into it again. Returns how often nodes were listed in buckets.
+    ///
+    /// Distances beyond that bucket need not be the shortest.
+    fn run(&self, source: u32, targets: Option<&[u32]>) -> Result<usize, KernelError> {
         let mut cancel_check = CancelCheck::new(self.context);
         cancel_check.check()?;
         self.distances[source as usize].store(0.0_f64.to_bits(), Ordering::Relaxed);
         self.waiting[source as usize].store(0, Ordering::Relaxed);
         let mut buckets = BTreeMap::from([(0, vec![source])]);
+        let mut targets = Unreached::new(targets);
         let mut listings = 1;
         while let Some((current, mut bucket)) = buckets.pop_first() {
             while !bucket.is_empty() {
@@ -136,6 +188,10 @@ impl<'a> WeightedSearch<'a> {
                         false => buckets.entry(of_node).or_insert_with(Vec::new).push(node),
                     }
                 }
+            }
+            // No distance in this bucket falls any more.
+            if targets.all_reached(|target| self.bucket(self.distance(target)) <= current) {
+                break;
             }
         }
         Ok(listings)
@@ -157,7 +213,7 @@ impl<'a> WeightedSearch<'a> {
             if waiting.compare_exchange(current, NONE, Ordering::AcqRel, Ordering::Relaxed).is_err() {
                 continue;
             }
-            let distance = f64::from_bits(self.distances[node as usize].load(Ordering::Relaxed));
+            let distance = self.distance(node);
             cancel_check.spend(1 + self.successors.degree(node))?;
             for (arc, next) in self.successors.indexed_row(node) {
                 let through = distance + f64::from(self.weights[arc]);
@@ -198,14 +254,35 @@ fn find_predecessors(
     source: u32,
     context: &RunContext<'_>,
 ) -> Result<Vec<u32>, KernelError> {
-    let unreachable = || -> Vec<AtomicU32> { distances.iter().map(|_| AtomicU32::new(UNREACHABLE)).collect() };
-    let (levels, predecessors) = (unreachable(), unreachable());
+    let (levels, predecessors) = (unreachable(distances.len()), unreachable(distances.len()));
     let is_shortest =
         |from: u32, arc: usize, to: u32| distances[from as usize] + f64::from(weights[arc]) == distances[to as usize];
     let search = Search { successors, predecessors: None, follows: is_shortest, distances: &levels, context };
-    search.run(source)?;
+    search.run(source, None)?;
     search.find_predecessors(&predecessors)?;
     Ok(into_values(predecessors))
+}
+
+/// Returns the paths from one source along the predecessors of [`find_predecessors`].
+///
+/// A distance that is not the shortest is longer than that of any target, so that no arc of a path leads from such a node.
+fn find_paths(
+    graph: &CsrGraph,
+    weights: &[f32],
+    distances: &[f64],
+    source: u32,
+    finder: &PathFinder<'_>,
+    context: &RunContext<'_>,
+) -> Result<Paths, KernelError> {
+    let levels = unreachable(distances.len());
+    let is_shortest =
+        |from: u32, weight: f32, to: u32| distances[from as usize] + f64::from(weight) == distances[to as usize];
+    let follows = |from: u32, arc: usize, to: u32| is_shortest(from, weights[arc], to);
+    let search = Search { successors: graph.successors(), predecessors: None, follows, distances: &levels, context };
+    let reached = finder.reached(|target| distances[target as usize].is_finite());
+    search.run(source, Some(&reached))?;
+    let back = graph.predecessors().weights().expect("the weights of a graph that has them");
+    finder.paths(|node| search.distance(node), |from, arc, to| is_shortest(from, back[arc], to), context)
 }
 
 #[cfg(test)]
@@ -229,11 +306,22 @@ mod tests {
         for width in [1.0, 2e6, 1e9] {
             let search =
                 WeightedSearch::new(graph.successors(), graph.successors().weights().unwrap(), width, &context);
-            let listings = search.run(0).unwrap();
+            let listings = search.run(0, None).unwrap();
             assert!(width == 1e9 || listings <= 2 * edges.len() + nodes, "{listings} with a width of {width}");
             let distances = search.into_distances();
             assert_eq!(distances[hub as usize], hub_distance);
             assert!(distances[hub as usize + 1..].iter().all(|&distance| distance == hub_distance + 1e8));
         }
+    }
+
+    #[test]
+    fn a_search_ends_at_the_bucket_of_the_last_target() {
+        let edges: Vec<[u32; 2]> = (1..1_000).map(|node| [node - 1, node]).collect();
+        let graph = CsrGraph::from_weighted_edges(1_000, &edges, &[1.0; 999], Direction::Directed).unwrap();
+        let context = RunContext::detached();
+        let search = WeightedSearch::new(graph.successors(), graph.successors().weights().unwrap(), 10.0, &context);
+        search.run(0, Some(&[17, 342, 200])).unwrap();
+        assert!((0..350).all(|node| search.distance(node) == f64::from(node)));
+        assert!(search.distance(351).is_infinite());
     }
 }

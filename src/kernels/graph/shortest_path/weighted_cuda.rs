@@ -66,9 +66,9 @@ pub(super) fn search(
         cuda.context().advance(sources.len() as u64);
     }
     Ok(ShortestPathOutput {
-        distances: Buffer::default(),
         weighted_distances: Some(super::joined(distances)),
         predecessors: super::joined(predecessors),
+        ..ShortestPathOutput::default()
     })
 }
 
