@@ -11,6 +11,8 @@ use tower_kernels::backends::cpu::CpuBackend;
 use tower_kernels::backends::cuda::CudaBackend;
 use tower_kernels::kernels::graph::betweenness_centrality::{BetweennessInput, BetweennessOutput};
 use tower_kernels::kernels::graph::csr::{CsrGraph, Direction};
+use tower_kernels::kernels::graph::eigenvector_centrality::{EigenvectorCentralityInput, EigenvectorCentralityOutput};
+use tower_kernels::kernels::graph::katz_centrality::{KatzCentralityInput, KatzCentralityOutput};
 use tower_kernels::kernels::linalg::saxpy::{SaxpyInput, SaxpyOutput};
 use tower_kernels::kernels::risk::option_pricing::OptionKind;
 use tower_kernels::kernels::risk::option_pricing::{OptionPricingInput, OptionPricingOutput};
@@ -26,6 +28,7 @@ crate::tests! {
     betweenness_on_one_graph_agrees
     betweenness_of_a_member_has_the_bits_of_a_run_alone
     betweenness_of_many_batches_of_sources_has_the_bits_of_a_run_alone
+    eigenvector_and_katz_centrality_together_have_the_bits_of_runs_alone
     a_cancelled_member_of_a_run_does_not_end_the_others
     many_batches_from_many_callers_do_not_mix
 }
@@ -302,6 +305,47 @@ fn betweenness_of_many_batches_of_sources_has_the_bits_of_a_run_alone() {
     let [together, alone] = both.run_on_cuda::<BetweennessOutput>(BETWEENNESS, &requests);
     assert_same_bits(&together, &alone, "several batches");
     assert!(alone[1].scores.iter().any(|score| *score > 0.0));
+}
+
+/// Products by chunks, with two vectors at a time, and by segments, with one; more vectors than go through a graph together.
+fn eigenvector_and_katz_centrality_together_have_the_bits_of_runs_alone() {
+    let both = Both::new();
+    let few = |[from, to]: [u32; 2]| [from / 10 * 10, to / 20 * 3];
+    let by_segments: Vec<[u32; 2]> = random_edges(400_000, 3_000_000, 13).into_iter().map(few).collect();
+    for (nodes, edges) in [(30_007, random_edges(30_007, 200_000, 17)), (400_000, by_segments)] {
+        let graph = stored(&both, nodes, &edges, Direction::Directed).graph;
+        let request = |member: u32| {
+            let max_iterations = [60, 7, 8, 1, 25][member as usize % 5];
+            let tolerance = [1e-12, 1e-5, 0.0][member as usize % 3];
+            EigenvectorCentralityInput { graph: graph.clone(), max_iterations, tolerance, ..Default::default() }
+        };
+        let requests: Vec<Payload> = (0..11).map(request).map(Payload::typed).collect();
+        let id = "graph/eigenvector-centrality";
+        let [together, alone] = both.run_on_cuda::<EigenvectorCentralityOutput>(id, &requests);
+        for (member, (together, alone)) in together.iter().zip(&alone).enumerate() {
+            assert!(alone.scores.iter().all(|score| score.is_finite()));
+            assert!(together == alone, "eigenvector, member {member} of {nodes} nodes");
+        }
+        let request = |member: u32| KatzCentralityInput {
+            graph: graph.clone(),
+            alpha: 1e-4 * f64::from(member + 1),
+            beta: if member % 2 == 0 {
+                1.0.into()
+            } else {
+                (0..nodes).map(|node| node as f64).collect::<Vec<_>>().into()
+            },
+            normalized: member % 3 > 0,
+            max_iterations: [60, 7, 8, 1, 25][member as usize % 5],
+            tolerance: [1e-12, 1e-5, 0.0][member as usize % 3],
+            ..Default::default()
+        };
+        let requests: Vec<Payload> = (0..11).map(request).map(Payload::typed).collect();
+        let [together, alone] = both.run_on_cuda::<KatzCentralityOutput>("graph/katz-centrality", &requests);
+        for (member, (together, alone)) in together.iter().zip(&alone).enumerate() {
+            assert!(alone.scores.iter().all(|score| score.is_finite()));
+            assert!(together == alone, "Katz, member {member} of {nodes} nodes");
+        }
+    }
 }
 
 fn a_cancelled_member_of_a_run_does_not_end_the_others() {

@@ -12,11 +12,12 @@ const ITERATIONS_PER_CHECK: u32 = 8;
 /// The 64-bit words of an `IterationState` of `spmv.cuh`.
 const STATE_WORDS: usize = 4;
 
-/// Returns the device memory of an iteration of one vector: the graph, the products, and this many numbers for each node.
-pub(super) fn device_memory(nodes: u64, arcs: u64, numbers: u64) -> u64 {
+/// Returns the device memory of an iteration of `width` vectors: the graph, the products, and this many numbers for each node.
+pub(super) fn device_memory(nodes: u64, arcs: u64, numbers: u64, width: u64) -> u64 {
+    let numbers = nodes.saturating_mul(8).saturating_mul(numbers);
     // Offsets both ways, and columns.
-    let arrays = nodes.saturating_mul(8 + 8 * numbers).saturating_add(arcs.saturating_mul(4));
-    arrays.saturating_add(spmv_cuda::device_memory(nodes, arcs, 1))
+    let graph = nodes.saturating_mul(8).saturating_add(arcs.saturating_mul(4));
+    graph.saturating_add(numbers).saturating_add(spmv_cuda::device_memory(nodes, arcs, width))
 }
 
 /// Vectors that are iterated together.
@@ -45,8 +46,18 @@ impl<'a> IterationsOnDevice<'a> {
         contributions: [DeviceBuffer<f64>; 2],
         cuda: &mut LaunchContext<'_>,
     ) -> Result<Self, KernelError> {
-        let state = |limits: &Limits| [limits.tolerance.to_bits(), 0, u64::from(limits.max_iterations), 0];
         contributions.iter().try_for_each(|contributions| cuda.zero(contributions))?;
+        Self::resume(limits, contributions, cuda)
+    }
+
+    /// As [`new`](Self::new), with contributions that go on from those of the iterations before, which the first of the two
+    /// has.
+    pub(super) fn resume(
+        limits: &'a [Limits],
+        contributions: [DeviceBuffer<f64>; 2],
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<Self, KernelError> {
+        let state = |limits: &Limits| [limits.tolerance.to_bits(), 0, u64::from(limits.max_iterations), 0];
         let states = cuda.upload(&limits.iter().flat_map(state).collect::<Vec<u64>>())?;
         Ok(Self { limits, states, contributions })
     }

@@ -151,8 +151,8 @@ impl Kernel for EigenvectorCentrality {
         input: &EigenvectorCentralityInput,
         cuda: &mut LaunchContext<'_>,
     ) -> Result<EigenvectorCentralityOutput, KernelError> {
-        let graph = input.graph_input().load_with_predecessors(cuda.context())?;
-        cuda::scores(&graph, input.graph_input().is_stored(), input.limits(&graph), cuda)
+        let mut outputs = self.run_cuda_batch(&[input], cuda)?;
+        Ok(outputs.swap_remove(0))
     }
 
     /// Requests on one graph share a run, whatever their limits.
@@ -172,6 +172,17 @@ impl Kernel for EigenvectorCentrality {
         let Some(first) = inputs.first() else { return Ok(Vec::new()) };
         let graph = first.graph_input().load_with_predecessors(context)?;
         scores(&graph, &limits(inputs, &graph), context)
+    }
+
+    #[cfg(feature = "cuda")]
+    fn run_cuda_batch(
+        &self,
+        inputs: &[&EigenvectorCentralityInput],
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<Vec<EigenvectorCentralityOutput>, KernelError> {
+        let Some(first) = inputs.first() else { return Ok(Vec::new()) };
+        let graph = first.graph_input().load_with_predecessors(cuda.context())?;
+        cuda::scores(&graph, first.graph_input().is_stored(), &limits(inputs, &graph), cuda)
     }
 }
 

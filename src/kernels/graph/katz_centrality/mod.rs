@@ -30,7 +30,8 @@
 //! backend, and whatever requests share the run.
 //!
 //! Requests on the same graph [share a run](crate::backends::batched), whatever their other fields: the graph is loaded
-//! once, and several vectors go through it in one pass on the CPU.
+//! once, and several vectors go through it in one pass: four on the CPU and two on CUDA, but one where the arcs of a large stored
+//! graph are [rearranged](super::pagerank).
 //!
 //! # Errors
 //! An invalid graph, an option out of its range, a `beta` that is not finite or has another length than the graph has
@@ -232,8 +233,8 @@ impl Kernel for KatzCentrality {
         input: &KatzCentralityInput,
         cuda: &mut LaunchContext<'_>,
     ) -> Result<KatzCentralityOutput, KernelError> {
-        let graph = load(&[input], cuda.context())?;
-        cuda::scores(&graph, input.graph_input().is_stored(), input, cuda)
+        let mut outputs = self.run_cuda_batch(&[input], cuda)?;
+        Ok(outputs.swap_remove(0))
     }
 
     /// Requests on one graph share a run, whatever their options.
@@ -256,6 +257,17 @@ impl Kernel for KatzCentrality {
         let graph = load(inputs, context)?;
         cpu::scores(&graph, inputs, context)
     }
+
+    #[cfg(feature = "cuda")]
+    fn run_cuda_batch(
+        &self,
+        inputs: &[&KatzCentralityInput],
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<Vec<KatzCentralityOutput>, KernelError> {
+        let Some(first) = inputs.first() else { return Ok(Vec::new()) };
+        let graph = load(inputs, cuda.context())?;
+        cuda::scores(&graph, first.graph_input().is_stored(), inputs, cuda)
+    }
 }
 
 /// Returns the device memory of a run of these inputs, which have the same graph.
@@ -263,7 +275,7 @@ impl Kernel for KatzCentrality {
 fn device_memory(inputs: &[&KatzCentralityInput]) -> u64 {
     let Some(first) = inputs.first() else { return 0 };
     let (nodes, arcs) = first.graph_input().claimed_size();
-    cuda::device_memory(nodes, arcs)
+    cuda::device_memory(nodes, arcs, inputs.len() as u64)
 }
 
 #[cfg(not(feature = "cuda"))]
