@@ -30,6 +30,7 @@ crate::tests! {
     components_are_those_of_networkx
     communities_and_their_modularity_are_those_of_networkx
     distances_are_those_of_networkx
+    distances_and_paths_to_targets_are_those_of_networkx
     closeness_path_lengths_and_metrics_are_those_of_networkx
     neighbours_are_those_of_scikit_learn
     hard_searches_are_those_of_all_scores
@@ -343,6 +344,34 @@ fn distances_are_those_of_networkx() {
         // Null where no path leads.
         let distances = distances.as_array().unwrap().iter().map(Value::as_f64);
         assert!(distances.eq(expected.map(Value::as_f64)), "{}", golden["name"]);
+    }
+}
+
+fn distances_and_paths_to_targets_are_those_of_networkx() {
+    let goldens: Vec<Value> = serde_json::from_str(include_str!("../goldens/paths_to_targets.json")).unwrap();
+    assert!(goldens.len() >= 6);
+    let bench = bench();
+    for golden in &goldens {
+        for (kind, use_weights) in [("weighted_", true), ("", false)] {
+            let mut input = json!({"paths": true, "use_weights": use_weights});
+            for field in ["num_nodes", "edges", "directed", "weights", "sources", "targets"] {
+                input[field] = golden[field].clone();
+            }
+            let output = run(&bench, "graph/shortest-path", &input);
+            let all = |field: &str| -> Vec<Value> {
+                let rows = golden[format!("{kind}{field}")].as_array().unwrap();
+                rows.iter().flat_map(|row| row.as_array().unwrap().clone()).collect()
+            };
+            if use_weights {
+                let distances = output["weighted_distances"].as_array().unwrap().iter().map(Value::as_f64);
+                assert!(distances.eq(all("distances").iter().map(Value::as_f64)), "{}", golden["name"]);
+            } else {
+                assert_eq!(numbers(&output["distances"]), joined(&golden["distances"]), "{}", golden["name"]);
+            }
+            let (offsets, nodes) = (numbers(&output["path_offsets"]), numbers(&output["path_nodes"]));
+            let found = offsets.windows(2).map(|ends| nodes[ends[0] as usize..ends[1] as usize].to_vec());
+            assert!(found.eq(all("paths").iter().map(numbers)), "{kind}paths of {}", golden["name"]);
+        }
     }
 }
 

@@ -13,18 +13,27 @@ const BATCH_ITEMS: u64 = 1 << 28;
 const PULL_FACTOR: u32 = 8;
 /// Blocks of a launch of wide levels, for each multiprocessor: as many as fit.
 const WIDE_BLOCKS: u32 = 4;
-/// Levels of the first launch of wide levels. The host then looks whether they have become narrow.
-const FIRST_LEVELS: u32 = 8;
-/// Levels of a further launch of wide levels.
-const WIDE_LEVELS: u32 = 64;
 /// Entries of a level for each block of a launch of narrow levels. Fewer blocks wait less at the barrier of each level.
 const NARROW_ENTRIES: u32 = 64;
 /// How many times as many entries a level of such a launch may get.
 const NARROW_GROWTH: u32 = 4;
-/// Levels of a launch of narrow levels: some milliseconds.
-const NARROW_LEVELS: u32 = 1024;
 /// The 64-bit words of `Frontier` of `frontier.cuh`.
 const FRONTIER_WORDS: usize = 8;
+
+/// The levels of a launch. The host then looks whether they have become narrow or wide, and whether to go on.
+#[derive(Debug, Clone, Copy)]
+struct LevelsPerLaunch {
+    first: u32,
+    wide: u32,
+    narrow: u32,
+}
+
+impl LevelsPerLaunch {
+    /// Of a search that is to reach all nodes: narrow ones take some milliseconds.
+    const TO_ALL: Self = Self { first: 8, wide: 64, narrow: 1024 };
+    /// Of a search that may end before.
+    const TO_SOME: Self = Self { first: 2, wide: 2, narrow: 64 };
+}
 
 /// Returns the number of sources of a batch; further sources follow in other batches.
 pub(super) fn batch(nodes: u64, sources: u64) -> u64 {
@@ -118,6 +127,29 @@ impl BreadthFirstSearch {
     /// # Errors
     /// Those of the launch context.
     pub(super) fn run(&self, sources: &[u32], cuda: &mut LaunchContext<'_>) -> Result<(), KernelError> {
+        self.run_levels(sources, LevelsPerLaunch::TO_ALL, |_| Ok(false), cuda)
+    }
+
+    /// Finds the distances from each of a batch of sources, until `is_done` returns true, which is called between launches.
+    ///
+    /// # Errors
+    /// Those of the launch context and of `is_done`.
+    pub(super) fn run_until(
+        &self,
+        sources: &[u32],
+        is_done: impl FnMut(&mut LaunchContext<'_>) -> Result<bool, KernelError>,
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<(), KernelError> {
+        self.run_levels(sources, LevelsPerLaunch::TO_SOME, is_done, cuda)
+    }
+
+    fn run_levels(
+        &self,
+        sources: &[u32],
+        per_launch: LevelsPerLaunch,
+        mut is_done: impl FnMut(&mut LaunchContext<'_>) -> Result<bool, KernelError>,
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<(), KernelError> {
         let Self { arcs, distances, frontier, list, cancel } = self;
         let Arcs { out_row, out_column, in_row, in_column, pull_factor } = arcs;
         let (nodes, num_sources) = (arcs.num_nodes() as u32, sources.len() as u32);
@@ -128,7 +160,7 @@ impl BreadthFirstSearch {
         cuda.launch(&MODULE, "breadth_first_search_start", Launch::new(1, 256), &start)?;
         let multiprocessors = cuda.device().multiprocessors;
         let wide_blocks = WIDE_BLOCKS * multiprocessors;
-        let mut shape = (wide_blocks, FIRST_LEVELS, u32::MAX);
+        let mut shape = (wide_blocks, per_launch.first, u32::MAX);
         loop {
             let (blocks, levels, max_entries) = shape;
             let args: [&dyn Arg; 13] = [
@@ -150,15 +182,15 @@ impl BreadthFirstSearch {
             let mut progress = [0_u64; FRONTIER_WORDS];
             cuda.download_into(frontier, &mut progress)?;
             let [_, begin, end, ..] = progress;
-            if begin == end {
+            if begin == end || is_done(cuda)? {
                 return Ok(());
             }
             let entries = u32::try_from(end - begin).unwrap_or(u32::MAX);
             let blocks = entries.div_ceil(NARROW_ENTRIES).next_power_of_two().max(4);
             shape = if blocks <= multiprocessors {
-                (blocks, NARROW_LEVELS, blocks * NARROW_ENTRIES * NARROW_GROWTH)
+                (blocks, per_launch.narrow, blocks * NARROW_ENTRIES * NARROW_GROWTH)
             } else {
-                (wide_blocks, WIDE_LEVELS, u32::MAX)
+                (wide_blocks, per_launch.wide, u32::MAX)
             };
         }
     }

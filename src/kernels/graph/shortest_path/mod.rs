@@ -24,7 +24,7 @@
 //!
 //! With `targets` a search ends when it has reached all of them, and the response has what leads to them alone: for one pair
 //! of nodes of a graph of a million, a few bytes in place of four million. Paths in a directed graph need the predecessors of
-//! all nodes, which are made at the first request on a stored graph, and stay. Requests with targets run on the CPU.
+//! all nodes, which are made at the first request on a stored graph, and stay.
 //!
 //! Weights are not negative, and are added as `f64` in the order of the path, so a distance is the least of those sums.
 //!
@@ -50,6 +50,8 @@ mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod targets;
+#[cfg(feature = "cuda")]
+mod targets_cuda;
 mod weighted;
 #[cfg(feature = "cuda")]
 mod weighted_cuda;
@@ -284,15 +286,13 @@ impl Kernel for ShortestPath {
         input: &ShortestPathInput,
         cuda: &mut LaunchContext<'_>,
     ) -> Result<ShortestPathOutput, KernelError> {
-        if input.targets.is_some() {
-            return Err(KernelError::UnsupportedBackend { id: self.info().id, backend: "CUDA" });
-        }
         let graph = input.weighted_graph().load_in(cuda.context())?;
-        match graph.successors().weights() {
-            Some(weights) if input.use_weights => {
-                weighted_cuda::search(&graph, weights, &input.sources, input.predecessors, cuda)
-            }
-            _ => cuda::search(&graph, &input.sources, input.predecessors, cuda),
+        let weights = graph.successors().weights().filter(|_| input.use_weights);
+        match (weights, Targets::of(input)) {
+            (Some(weights), Some(targets)) => weighted_cuda::search_to(&graph, weights, &input.sources, targets, cuda),
+            (None, Some(targets)) => cuda::search_to(&graph, &input.sources, targets, cuda),
+            (Some(weights), None) => weighted_cuda::search(&graph, weights, &input.sources, input.predecessors, cuda),
+            (None, None) => cuda::search(&graph, &input.sources, input.predecessors, cuda),
         }
     }
 }
@@ -310,11 +310,18 @@ fn joined<T: crate::service::Element>(mut batches: Vec<Buffer<T>>) -> Buffer<T> 
 fn device_memory(input: &ShortestPathInput) -> u64 {
     let (nodes, arcs) = input.weighted_graph().claimed_size();
     let sources = input.sources.len() as u64;
-    if input.is_weighted() {
-        return weighted_cuda::device_memory(nodes, arcs, sources, input.predecessors);
-    }
-    let directed = input.weighted_graph().direction() == Direction::Directed;
-    cuda::device_memory(nodes, arcs, sources, input.predecessors, directed)
+    let with_predecessors = input.predecessors || input.paths;
+    let of_targets = match &input.targets {
+        Some(_) => targets_cuda::device_memory(input.num_distances(), input.path_nodes(), input.paths),
+        None => 0,
+    };
+    let of_search = if input.is_weighted() {
+        weighted_cuda::device_memory(nodes, arcs, sources, with_predecessors)
+    } else {
+        let directed = input.weighted_graph().direction() == Direction::Directed;
+        cuda::device_memory(nodes, arcs, sources, with_predecessors, directed)
+    };
+    of_search.saturating_add(of_targets)
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -1,10 +1,13 @@
-// The predecessors on shortest paths in an unweighted graph, given the distances from some sources.
+// What follows from the distances from some sources: predecessors in an unweighted graph, and what leads to some nodes alone.
 //
 //   shortest_path_predecessors  the lowest predecessor of each item that is one level before it
+//   shortest_path_gather_32, shortest_path_gather_64  the values of the targets of each source, of those of all items
+//   shortest_path_walk  the paths to the targets of each source, along the predecessors of all items
 //
 // Graph: CSR by out-arcs, row offsets u32[n + 1], columns u32[arcs], every column below n. An item is a pair (source, node),
 // source * n + node; there are fewer than 2^32 of them. `distance` and `predecessor` are u32[items]. The host zeroes the word
-// `taken` of `frontier`, which is 0 after a search.
+// `taken` of `frontier`, which is 0 after a search. A pair is a source and a target, source * num_targets + target; there are
+// fewer than 2^32 of them. `targets` is u32[num_targets], each below n.
 
 #include "frontier.cuh"
 
@@ -40,4 +43,38 @@ extern "C" __global__ void __launch_bounds__(256) shortest_path_predecessors(
         [&](const WorkItem& work, bool whole_block) {
             follow(work, whole_block ? threadIdx.x : lane_id(), whole_block ? BLOCK : 32);
         });
+}
+
+template <class T>
+static __device__ void gather(u32 n, u32 num_targets, u32 pairs, const u32* targets, const T* values, T* gathered) {
+    const u32 pair = blockIdx.x * BLOCK + threadIdx.x;
+    if (pair < pairs) gathered[pair] = values[(u64)(pair / num_targets) * n + targets[pair % num_targets]];
+}
+
+// One thread a pair.
+extern "C" __global__ void __launch_bounds__(256) shortest_path_gather_32(
+    u32 n, u32 num_targets, u32 pairs, const u32* targets, const u32* values, u32* gathered) {
+    gather(n, num_targets, pairs, targets, values, gathered);
+}
+
+extern "C" __global__ void __launch_bounds__(256) shortest_path_gather_64(
+    u32 n, u32 num_targets, u32 pairs, const u32* targets, const u64* values, u64* gathered) {
+    gather(n, num_targets, pairs, targets, values, gathered);
+}
+
+// One thread a pair, which writes the path backwards. `begins` is u32[pairs + 1]: a path has as many nodes as its shortest
+// paths have, or none. The predecessor of the first node, and of any after a search that was cancelled, may be no node.
+extern "C" __global__ void __launch_bounds__(256) shortest_path_walk(
+    u32 n, u32 num_targets, u32 pairs, const u32* targets, const u32* predecessor, const u32* begins, u32* path_nodes,
+    const volatile u32* cancel) {
+    const u32 pair = blockIdx.x * BLOCK + threadIdx.x;
+    if (pair >= pairs) return;
+    const u32* const of_source = predecessor + (u64)(pair / num_targets) * n;
+    const u32 begin = begins[pair];
+    u32 node = targets[pair % num_targets];
+    for (u32 at = begins[pair + 1]; at > begin && node < n; at--) {
+        path_nodes[at - 1] = node;
+        node = of_source[node];
+        if (at % 1024 == 0 && *cancel != 0) return;
+    }
 }

@@ -2,6 +2,8 @@
 //! entries take.
 
 use super::ShortestPathOutput;
+use super::targets::Targets;
+use super::targets_cuda::TargetsOnDevice;
 use super::weighted::bucket_width;
 use crate::cuda::{Arg, CancelFlag, DeviceBuffer, Launch, Module, device_code};
 use crate::kernels::graph::csr::CsrGraph;
@@ -21,6 +23,8 @@ const NARROW_ENTRIES: u32 = 64;
 const NARROW_GROWTH: u32 = 4;
 /// Rounds of a launch of narrow rounds: some milliseconds.
 const NARROW_ROUNDS: u32 = 512;
+/// The same in a search that may end before it has reached all nodes.
+const NARROW_ROUNDS_TO_SOME: u32 = 64;
 /// The 64-bit words of `Progress`.
 const PROGRESS_WORDS: usize = 12;
 /// The lists of a batch: two of near and two of far items.
@@ -56,7 +60,7 @@ pub(super) fn search(
     cuda.context().set_steps(sources.len() as u64);
     let (mut distances, mut predecessors) = (Vec::<Buffer<f64>>::new(), Vec::<Buffer<u32>>::new());
     for sources in sources.chunks(batch) {
-        search.find_distances(sources, cuda)?;
+        search.find_distances(sources, NARROW_ROUNDS, |_, _| Ok(false), cuda)?;
         let items = nodes * sources.len();
         distances.push(cuda.download(&search.distances.slice(..items))?);
         if let Some(tree) = &search.tree {
@@ -70,6 +74,49 @@ pub(super) fn search(
         predecessors: super::joined(predecessors),
         ..ShortestPathOutput::default()
     })
+}
+
+/// Returns the distances and, if requested, the paths from each source to each target in a graph with weights that are not
+/// negative.
+///
+/// # Errors
+/// The paths have more nodes than the input allows; those of the launch context.
+pub(super) fn search_to(
+    graph: &CsrGraph,
+    weights: &[f32],
+    sources: &[u32],
+    targets: Targets<'_>,
+    cuda: &mut LaunchContext<'_>,
+) -> Result<ShortestPathOutput, KernelError> {
+    let nodes = graph.num_nodes();
+    let batch = batch(nodes as u64, sources.len() as u64) as usize;
+    let search = Search::new(graph, weights, batch, targets.with_paths, cuda)?;
+    let mut targets = TargetsOnDevice::new(targets, nodes, batch, cuda)?;
+    let (gathered, levels) = (targets.gathered::<f64>(cuda)?, targets.gathered::<u32>(cuda)?);
+    cuda.context().set_steps(sources.len() as u64);
+    let mut distances = Vec::new();
+    for sources in sources.chunks(batch) {
+        let to_targets =
+            |cuda: &mut LaunchContext<'_>| targets.gather(&search.distances, sources.len(), &gathered, cuda);
+        if targets.are_checked(sources.len()) {
+            let all_settled = |settled: f64, cuda: &mut LaunchContext<'_>| {
+                Ok(to_targets(cuda)?.iter().all(|&distance| distance <= settled))
+            };
+            search.find_distances(sources, NARROW_ROUNDS_TO_SOME, all_settled, cuda)?;
+        } else {
+            search.find_distances(sources, NARROW_ROUNDS, |_, _| Ok(false), cuda)?;
+        }
+        distances.push(to_targets(cuda)?);
+        if let Some(tree) = &search.tree {
+            // Distances that are not the shortest are longer than those of all targets: no arc leads back from such an item.
+            search.find_predecessors(tree, sources, cuda)?;
+            let edges = targets.gather(&tree.levels, sources.len(), &levels, cuda)?;
+            targets.find_paths(&edges, &tree.predecessors, cuda)?;
+        }
+        cuda.context().advance(sources.len() as u64);
+    }
+    let weighted_distances = Some(super::joined(distances));
+    Ok(targets.finish(ShortestPathOutput { weighted_distances, ..ShortestPathOutput::default() }))
 }
 
 /// The graph and the state of a batch on the device.
@@ -126,7 +173,15 @@ impl Search {
         })
     }
 
-    fn find_distances(&self, sources: &[u32], cuda: &mut LaunchContext<'_>) -> Result<(), KernelError> {
+    /// Finds the distances, until `is_done` returns true for the distance up to which all are the shortest. It is called between
+    /// launches.
+    fn find_distances(
+        &self,
+        sources: &[u32],
+        narrow_rounds: u32,
+        is_done: impl FnMut(f64, &mut LaunchContext<'_>) -> Result<bool, KernelError>,
+        cuda: &mut LaunchContext<'_>,
+    ) -> Result<(), KernelError> {
         let Self { nodes, width, distances, marks, lists, progress, .. } = self;
         let num_sources = sources.len() as u32;
         let sources = cuda.upload(sources)?;
@@ -136,7 +191,7 @@ impl Search {
         cuda.launch(&MODULE, "weighted_paths_clear", by_item, &[&items, distances, marks])?;
         let start: [&dyn Arg; 8] = [nodes, &num_sources, &sources, width, distances, marks, lists, progress];
         cuda.launch(&MODULE, "weighted_paths_start", Launch::new(1, 256), &start)?;
-        self.run_rounds("weighted_paths_search", num_sources, marks, cuda)
+        self.run_rounds("weighted_paths_search", num_sources, marks, narrow_rounds, is_done, cuda)
     }
 
     /// Finds the predecessors once the distances are there.
@@ -155,20 +210,22 @@ impl Search {
         cuda.launch(&MODULE, "weighted_paths_clear_levels", by_item, &[&items, levels, predecessors])?;
         let start: [&dyn Arg; 6] = [nodes, &num_sources, &sources, levels, lists, progress];
         cuda.launch(&MODULE, "weighted_paths_start_levels", Launch::new(1, 256), &start)?;
-        self.run_rounds("weighted_paths_levels", num_sources, levels, cuda)?;
+        self.run_rounds("weighted_paths_levels", num_sources, levels, NARROW_ROUNDS, |_, _| Ok(false), cuda)?;
         let args: [&dyn Arg; 10] =
             [nodes, &num_sources, out_row, out_column, weights, distances, levels, predecessors, progress, cancel];
         let balanced = Launch::elements(items as usize, 6 * self.multiprocessors);
         cuda.launch(&MODULE, "weighted_paths_predecessors", balanced, &args)
     }
 
-    /// Launches an entry until no item is left: wide rounds with all blocks, and narrow ones with few. `state` is the
-    /// entry's array with a word for each item.
+    /// Launches an entry until no item is left, or `is_done`: wide rounds with all blocks, and narrow ones with few. `state` is
+    /// the entry's array with a word for each item.
     fn run_rounds(
         &self,
         entry: &'static str,
         num_sources: u32,
         state: &DeviceBuffer<u32>,
+        narrow_rounds: u32,
+        mut is_done: impl FnMut(f64, &mut LaunchContext<'_>) -> Result<bool, KernelError>,
         cuda: &mut LaunchContext<'_>,
     ) -> Result<(), KernelError> {
         let Self { nodes, out_row, out_column, weights, distances, lists, progress, cancel, .. } = self;
@@ -193,15 +250,15 @@ impl Search {
             cuda.launch(&MODULE, entry, Launch::cooperative(blocks, 256), &args)?;
             let mut words = [0_u64; PROGRESS_WORDS];
             cuda.download_into(progress, &mut words)?;
-            let [near, far, ..] = words;
+            let [near, far, _, _, _, settled, ..] = words;
             let entries = if near != 0 { near } else { far };
-            if entries == 0 {
+            if entries == 0 || is_done(f64::from_bits(settled), cuda)? {
                 return Ok(());
             }
             let entries = u32::try_from(entries).unwrap_or(u32::MAX);
             let blocks = entries.div_ceil(NARROW_ENTRIES).next_power_of_two().max(4);
             shape = if blocks <= self.multiprocessors {
-                (blocks, NARROW_ROUNDS, blocks * NARROW_ENTRIES * NARROW_GROWTH)
+                (blocks, narrow_rounds, blocks * NARROW_ENTRIES * NARROW_GROWTH)
             } else {
                 (wide_blocks, WIDE_ROUNDS, u32::MAX)
             };
