@@ -10,7 +10,7 @@ use std::ptr;
 use std::sync::OnceLock;
 
 use cudarc::driver::sys::{
-    self, CUcontext, CUdevice, CUdeviceptr, CUevent, CUfunction, CUmemAccessDesc, CUmemAllocationProp,
+    self, CUcontext, CUdevice, CUdeviceptr, CUevent, CUfunction, CUlaunchConfig, CUmemAccessDesc, CUmemAllocationProp,
     CUmemGenericAllocationHandle, CUmodule, CUstream,
 };
 
@@ -95,6 +95,7 @@ functions! { sys::culib => Driver {
     cuModuleLoadDataEx(*mut CUmodule, *const c_void, c_uint, *mut c_uint, *mut *mut c_void);
     cuModuleUnload(CUmodule);
     cuModuleGetFunction(*mut CUfunction, CUmodule, *const c_char);
+    cuFuncGetAttribute(*mut c_int, c_uint, CUfunction);
     cuFuncSetAttribute(CUfunction, c_uint, c_int);
     cuLaunchKernel(
         CUfunction, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, c_uint, CUstream, *mut *mut c_void,
@@ -112,6 +113,8 @@ pub(super) struct Recent {
     /// Offset and size of a function's parameter.
     pub(super) cuFuncGetParamInfo: unsafe extern "C" fn(CUfunction, usize, *mut usize, *mut usize) -> Code,
     pub(super) cuFuncLoad: unsafe extern "C" fn(CUfunction) -> Code,
+    pub(super) cuLaunchKernelEx:
+        unsafe extern "C" fn(*const CUlaunchConfig, CUfunction, *mut *mut c_void, *mut *mut c_void) -> Code,
     pub(super) cuModuleGetFunctionCount: unsafe extern "C" fn(*mut c_uint, CUmodule) -> Code,
     pub(super) cuModuleEnumerateFunctions: unsafe extern "C" fn(*mut CUfunction, c_uint, CUmodule) -> Code,
 }
@@ -150,6 +153,7 @@ impl Driver {
             Some(Recent {
                 cuFuncGetParamInfo: *library.get(b"cuFuncGetParamInfo").ok()?,
                 cuFuncLoad: *library.get(b"cuFuncLoad").ok()?,
+                cuLaunchKernelEx: *library.get(b"cuLaunchKernelEx").ok()?,
                 cuModuleGetFunctionCount: *library.get(b"cuModuleGetFunctionCount").ok()?,
                 cuModuleEnumerateFunctions: *library.get(b"cuModuleEnumerateFunctions").ok()?,
             })

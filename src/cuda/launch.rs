@@ -19,12 +19,17 @@ pub struct Launch {
     /// Whether it is a cooperative launch: all blocks are resident at the same time, so that they can synchronize. A grid
     /// that is too large for that is an error.
     pub cooperative: bool,
+    /// Whether blocks may begin before the launch before this one on the stream has ended, so that starting them takes no time
+    /// of its own. The kernel must execute `griddepcontrol.wait` before it reads what another kernel has written, and before it
+    /// writes anything. Code for architectures before 9.0, which do not have it, and drivers before 550 run the launches
+    /// one after the other. Not for cooperative launches.
+    pub overlapping: bool,
 }
 
 impl Launch {
     /// `grid` blocks of `block` threads, without dynamic shared memory.
     pub const fn new(grid: u32, block: u32) -> Self {
-        Self { grid: [grid, 1, 1], block: [block, 1, 1], shared: 0, cooperative: false }
+        Self { grid: [grid, 1, 1], block: [block, 1, 1], shared: 0, cooperative: false, overlapping: false }
     }
 
     /// As [`new`](Self::new), as a cooperative launch.

@@ -190,12 +190,17 @@ fn load_functions(module: CUmodule, driver: &Driver) -> Result<(), CudaError> {
     Ok(())
 }
 
+/// The least architecture that has `griddepcontrol`.
+const OVERLAPPING: i32 = 90;
+
 /// A kernel of a loaded module.
 #[derive(Debug)]
 pub(super) struct Function {
     module: *const Module,
     entry: &'static str,
     pub(super) handle: CUfunction,
+    /// Whether it was compiled for an architecture that has `griddepcontrol`.
+    pub(super) can_overlap: bool,
     /// The sizes of the parameters, if the driver is recent enough to tell.
     parameters: Option<Vec<usize>>,
     /// Bytes of dynamic shared memory that have been requested. What a kernel has without a request is less by its
@@ -216,6 +221,11 @@ impl Function {
         let code = unsafe { (driver.cuModuleGetFunction)(&raw mut handle, loaded, symbol.as_ptr()) };
         CudaError::check("cuModuleGetFunction", code)
             .map_err(|failure| module.failure(&format!("`{entry}`: {failure}")))?;
+        let mut architecture = 0;
+        // SAFETY: the function is loaded; `architecture` lives across the call. 5 is CU_FUNC_ATTRIBUTE_PTX_VERSION.
+        let code = unsafe { (driver.cuFuncGetAttribute)(&raw mut architecture, 5, handle) };
+        CudaError::check("cuFuncGetAttribute", code)?;
+        let can_overlap = architecture >= OVERLAPPING;
         let parameters = driver.recent().map(|recent| {
             let size = |index| {
                 let (mut offset, mut size) = (0, 0);
@@ -225,7 +235,7 @@ impl Function {
             };
             (0..).map_while(size).collect()
         });
-        Ok(Self { module, entry, handle, parameters, shared: 0 })
+        Ok(Self { module, entry, handle, can_overlap, parameters, shared: 0 })
     }
 
     pub(super) fn is(&self, module: &'static Module, entry: &'static str) -> bool {

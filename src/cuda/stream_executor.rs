@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use cudarc::driver::sys::CUdeviceptr;
+use cudarc::driver::sys::{
+    CUdeviceptr, CUlaunchAttribute, CUlaunchAttributeID, CUlaunchAttributeValue, CUlaunchConfig,
+};
 
 use super::cancel::{IsCancelled, WatchGuard};
 use super::device::Device;
@@ -231,7 +233,7 @@ impl StreamExecutor {
         let function = &mut self.functions[index];
         function.check_arguments(args)?;
         function.allow_shared(self.device.driver, launch.shared)?;
-        let handle = function.handle;
+        let (handle, overlaps) = (function.handle, launch.overlapping && function.can_overlap);
         let mut values = [0_u64; MAX_ARGUMENTS];
         for (value, arg) in values.iter_mut().zip(args) {
             let packed = arg.pack();
@@ -247,17 +249,35 @@ impl StreamExecutor {
         self.timer.enter(Some(Phase::Kernel), &mut self.stream);
         let ([grid_x, grid_y, grid_z], [x, y, z]) = (launch.grid, launch.block);
         let (shared, pointers) = (launch.shared, pointers.as_mut_ptr());
-        // SAFETY: in both, the function is loaded in the current context; `pointers` and `values` live across the call,
+        let extra = std::ptr::null_mut();
+        // SAFETY: in all, the function is loaded in the current context; `pointers` and `values` live across the call,
         // which copies what they point at; every pointer among the values is into an arena that outlives the work. What
         // the code does with them is what the caller of `Module`'s constructors has promised.
         if launch.cooperative {
             self.stream.queue("cuLaunchCooperativeKernel", |driver, stream| unsafe {
                 (driver.cuLaunchCooperativeKernel)(handle, grid_x, grid_y, grid_z, x, y, z, shared, stream, pointers)
             })
+        } else if let Some(recent) = self.device.driver.recent().filter(|_| overlaps) {
+            self.stream.queue("cuLaunchKernelEx", |_, stream| {
+                let mut overlapping = overlapping_attribute();
+                let config = CUlaunchConfig {
+                    gridDimX: grid_x,
+                    gridDimY: grid_y,
+                    gridDimZ: grid_z,
+                    blockDimX: x,
+                    blockDimY: y,
+                    blockDimZ: z,
+                    sharedMemBytes: shared,
+                    hStream: stream,
+                    attrs: &raw mut overlapping,
+                    numAttrs: 1,
+                };
+                // SAFETY: as above; the configuration lives across the call.
+                unsafe { (recent.cuLaunchKernelEx)(&raw const config, handle, pointers, extra) }
+            })
         } else {
             // SAFETY: as above.
             self.stream.queue("cuLaunchKernel", |driver, stream| unsafe {
-                let extra = std::ptr::null_mut();
                 (driver.cuLaunchKernel)(handle, grid_x, grid_y, grid_z, x, y, z, shared, stream, pointers, extra)
             })
         }
@@ -270,6 +290,15 @@ impl StreamExecutor {
         }
         self.functions.push(Function::find(module, entry, &self.device)?);
         Ok(self.functions.len() - 1)
+    }
+}
+
+/// Lets a launch begin before the one before it on the stream has ended.
+fn overlapping_attribute() -> CUlaunchAttribute {
+    CUlaunchAttribute {
+        id: CUlaunchAttributeID::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION,
+        pad: [0; 4],
+        value: CUlaunchAttributeValue { programmaticStreamSerializationAllowed: 1 },
     }
 }
 

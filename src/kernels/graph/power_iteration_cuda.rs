@@ -7,7 +7,7 @@ use crate::service::{KernelError, LaunchContext};
 
 /// Iterations that are launched before the host waits for them and reads whether all vectors are done. Launches after that,
 /// and products after the run is cancelled, do nothing.
-const ITERATIONS_PER_CHECK: u32 = 8;
+const ITERATIONS_PER_CHECK: u32 = 16;
 
 /// The 64-bit words of an `IterationState` of `spmv.cuh`.
 const STATE_WORDS: usize = 4;

@@ -137,6 +137,11 @@ impl Matrix {
         }
     }
 
+    /// Whether this is the form of large stored graphs.
+    pub(super) fn is_in_segments(&self) -> bool {
+        matches!(self.form, Form::Segments(_))
+    }
+
     /// Whether the contributions to two vectors are side by side.
     pub(super) fn in_pairs(&self) -> bool {
         matches!(self.form, Form::Chunks(_))

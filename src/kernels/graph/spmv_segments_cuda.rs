@@ -101,7 +101,8 @@ impl SegmentedMatrix {
             &cancel.flag,
             &cancel.cancelled,
         ];
-        let launch = Launch { shared: SHARED_BYTES.next_multiple_of(16), ..Launch::new(self.blocks, THREADS) };
+        let launch = Launch::new(self.blocks, THREADS);
+        let launch = Launch { shared: SHARED_BYTES.next_multiple_of(16), overlapping: true, ..launch };
         cuda.launch(module, "segments_multiply", launch, &args)
     }
 }

@@ -12,6 +12,7 @@
 #ifndef TOWER_KERNELS_SPMV_SEGMENTS
 #define TOWER_KERNELS_SPMV_SEGMENTS
 
+#include "overlap.cuh"
 #include "spmv.cuh"
 
 constexpr u32 SEGMENT_NODES = 24000;
@@ -114,11 +115,14 @@ extern "C" __global__ void __launch_bounds__(SPMV_MULTIPLY_THREADS, 1) segments_
     u32* cancelled) {
     extern __shared__ double2 shared_pairs[];
     double* const segment = (double*)shared_pairs;
-    if (is_cancelled({flag, cancelled}) || states->done) return;
+    begin_next_launch();
+    // Beside the end of the last launch: this, which asks the host, and the first steps, which do not change.
+    const bool stops = is_cancelled({flag, cancelled});
     const u32 near_warps = SPMV_MULTIPLY_THREADS / 32 - far_warps, warp = threadIdx.x / 32;
     if (warp >= near_warps) {
         const LaneSteps<uint4> steps(far_steps, far_begins, blockIdx.x * far_warps + warp - near_warps, sums);
-        if (steps.count > 0) add_up_far(steps, from);
+        wait_for_last_launch();
+        if (steps.count > 0 && !stops && !states->done) add_up_far(steps, from);
         return;
     }
     const LaneSteps<uint2> steps(near_steps, near_begins, blockIdx.x * near_warps + warp, sums);
@@ -127,6 +131,8 @@ extern "C" __global__ void __launch_bounds__(SPMV_MULTIPLY_THREADS, 1) segments_
     for (u32 i = 0; i < NEAR_AHEAD; i++) {
         if (steps.count > 0) ahead[i] = steps.read(i);
     }
+    wait_for_last_launch();
+    if (stops || states->done) return;
     const double2* const pairs = (const double2*)(from + (u64)block_segments[blockIdx.x] * SEGMENT_NODES);
 #pragma unroll 8
     for (u32 i = threadIdx.x; i < SEGMENT_NODES / 2; i += near_warps * 32) shared_pairs[i] = __ldg(pairs + i);

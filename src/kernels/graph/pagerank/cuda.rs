@@ -2,7 +2,7 @@
 
 use super::personalization::Weights;
 use super::{PowerIteration, Ranks};
-use crate::cuda::{Arg, DeviceBuffer, Module, device_code};
+use crate::cuda::{Arg, DeviceBuffer, Launch, Module, device_code};
 use crate::kernels::graph::csr::CsrGraph;
 use crate::kernels::graph::power_iteration::Limits;
 use crate::kernels::graph::power_iteration_cuda::IterationsOnDevice;
@@ -114,7 +114,8 @@ fn run_pass(
         update.extend([&uniform as &dyn Arg, inverse_degrees, &weights, buffers.states, &parameters, ranks]);
         update.extend([buffers.to as &dyn Arg, block_sums, blocks_done]);
         let entry = matrix.update_entry(["pagerank_update", "pagerank_update_segments"]);
-        cuda.launch(&MODULE, entry, matrix.over_nodes(), &update)
+        let launch = Launch { overlapping: matrix.is_in_segments(), ..matrix.over_nodes() };
+        cuda.launch(&MODULE, entry, launch, &update)
     })?;
     let used = ranks.slice(..nodes as usize * iterations.len());
     let scores: Vec<Buffer<f64>> = cuda.download_parts(&used, &vec![nodes as usize; iterations.len()])?;

@@ -8,6 +8,7 @@
 // _2 and pagerank_update, with `from` and `to` swapped after each update. Further launches do nothing to a vector that is
 // done.
 
+// overlap.cuh has code by __CUDA_ARCH__, so this source is compiled for each architecture.
 #include "spmv_segments.cuh"
 
 constexpr u32 UNIFORM = 0xffffffffu; // as a seed: every node has the same weight
@@ -111,6 +112,8 @@ extern "C" __global__ void SEGMENTS_UPDATE pagerank_update_segments(u32 nodes, u
     const u32* piece_offsets, const u32* positions, const u32* places, const double* sums, double uniform,
     const double* inverse_degrees, const double* weights, IterationState* states, Vector* vectors, double* ranks,
     double* to, double2* block_sums, u32* blocks_done) {
+    begin_next_launch();
+    wait_for_last_launch();
     const UpdateRank update = {
         nodes, {slots, width, false}, places, uniform, inverse_degrees, weights, vectors, ranks, to};
     const PieceSums row_sums = {nodes, sums_of_vector, piece_offsets, positions, sums};
