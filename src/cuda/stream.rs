@@ -16,9 +16,10 @@ use super::memory::{HostAccess, Staging};
 
 /// How long a wait spins, which sees the end of short work at once.
 const SPIN: Duration = Duration::from_micros(100);
-/// The rate of the bus in bytes a second, and the longest copy for which a wait spins.
+/// The rate of the bus in bytes a second.
 const BUS_RATE: f64 = 40e9;
-const LONGEST_SPIN: Duration = Duration::from_millis(1);
+/// The longest copy for which a wait spins, and the longest wait that the next one is expected to take as well.
+const LONGEST_SPIN: Duration = Duration::from_millis(2);
 /// The pause between queries after that.
 const PAUSE: Duration = Duration::from_micros(20);
 
@@ -45,6 +46,9 @@ pub(super) struct Stream {
     busy: bool,
     /// A lower bound on the time that the copies take which were queued since the stream was last idle.
     expected: Duration,
+    /// How long the last wait took that did not end at once, or zero if that was too long to spin for. A run is often like the
+    /// one before it, and one of the iterations of a run more so.
+    last_wait: Duration,
     cancel: CancelWord,
     /// When the kernels of the current run were told to stop.
     cancelled_at: Option<Instant>,
@@ -99,6 +103,7 @@ impl Stream {
             handle,
             busy: false,
             expected: Duration::ZERO,
+            last_wait: Duration::ZERO,
             cancel: CancelWord::new(driver)?,
             cancelled_at: None,
             timeouts,
@@ -183,7 +188,7 @@ impl Stream {
     /// not wait for a device that hangs, or that another thread has found lost.
     pub(super) fn wait(&mut self, event: Option<&Event>, check: &dyn IsCancelled) -> Result<(), CudaError> {
         let start = Instant::now();
-        let spin_time = SPIN + self.expected.min(LONGEST_SPIN);
+        let spin_time = SPIN + self.expected.max(self.last_wait).min(LONGEST_SPIN);
         let mut cancelled = false;
         let mut queries = 0_u32;
         loop {
@@ -193,6 +198,10 @@ impl Stream {
                 _ => self.is_idle()?,
             };
             if done {
+                if queries > 1 {
+                    let took = start.elapsed();
+                    self.last_wait = if took > LONGEST_SPIN { Duration::ZERO } else { took };
+                }
                 return if cancelled { Err(CudaError::Cancelled) } else { Ok(()) };
             }
             let spin = start.elapsed() < spin_time;
