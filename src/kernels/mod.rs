@@ -138,6 +138,8 @@ macro_rules! catalogue {
         }
 
         /// The tests of the catalogue's kernels.
+        // Compiled where it is called, with what it makes of each kernel: no build of the library or the program needs that.
+        #[inline]
         #[doc(hidden)]
         #[cfg_attr(not(feature = "kernels"), allow(unused_mut, reason = "there may be no domain"))]
         pub fn cases() -> Vec<Box<dyn ErasedCases>> {

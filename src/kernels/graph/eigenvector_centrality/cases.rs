@@ -21,7 +21,8 @@ impl Cases for EigenvectorCentrality {
     /// On the graph of the other, with limits of its own.
     fn share(&self, input: &mut EigenvectorCentralityInput, with: &EigenvectorCentralityInput) {
         let max_iterations = input.max_iterations;
-        let tolerance = if max_iterations % 2 == 0 { 1e-4 / max_iterations as f64 } else { input.tolerance };
+        let tolerance =
+            if max_iterations.is_multiple_of(2) { 1e-4 / f64::from(max_iterations) } else { input.tolerance };
         *input = EigenvectorCentralityInput { max_iterations, tolerance, ..with.clone() };
     }
 

@@ -33,7 +33,8 @@ impl Cases for KatzCentrality {
             0 => with.beta.clone(),
             _ => FloatArray::One(f64::from(max_iterations) - 20.0),
         };
-        let tolerance = if max_iterations % 2 == 0 { 1e-4 / f64::from(max_iterations) } else { input.tolerance };
+        let tolerance =
+            if max_iterations.is_multiple_of(2) { 1e-4 / f64::from(max_iterations) } else { input.tolerance };
         *input = KatzCentralityInput { alpha, beta, normalized, max_iterations, tolerance, ..with.clone() };
     }
 

@@ -30,8 +30,8 @@
 //! backend, and whatever requests share the run.
 //!
 //! Requests on the same graph [share a run](crate::backends::batched), whatever their other fields: the graph is loaded
-//! once, and several vectors go through it in one pass: four on the CPU and two on CUDA, but one where the arcs of a large stored
-//! graph are [rearranged](super::pagerank).
+//! once, and several vectors go through it in one pass: on the CPU four, up to 262144 nodes, and on CUDA two, but one where
+//! the arcs of a large stored graph are [rearranged](super::pagerank).
 //!
 //! # Errors
 //! An invalid graph, an option out of its range, a `beta` that is not finite or has another length than the graph has
