@@ -37,8 +37,8 @@ DEPLOY = ROOT / "deploy"
 KUBERNETES = ["1.34", "1.37"]
 # Labels added by Prometheus and by its discovery on Kubernetes.
 TARGET_LABELS = {"job", "instance", "namespace", "pod"}
-# The metrics of a server with a GPU, which a test compares with the program.
-GPU_METRICS = ROOT / "tests/goldens/gpu_metrics.txt"
+# The metrics of a server with a GPU, and with device processes, which tests compare with the program.
+OTHER_METRICS = [ROOT / "tests/goldens/gpu_metrics.txt", ROOT / "tests/goldens/process_metrics.txt"]
 # An API key for this check.
 KEY = "of-the-check-alone-and-long-enough"
 
@@ -434,7 +434,7 @@ def main(program):
         print(check_probes(rest, grpc), flush=True)
         work(rest)
         page = ask(rest, "/metrics")[1]
-    print(check_queries(page + GPU_METRICS.read_text() + tls_metrics(program)), flush=True)
+    print(check_queries(page + "".join(file.read_text() for file in OTHER_METRICS) + tls_metrics(program)), flush=True)
     print("the server drained and exited with 0")
 
 
