@@ -69,8 +69,8 @@ fn centralities(runtime: &tokio::runtime::Runtime, service: &mut Cuda, stored: &
         [("graph/eigenvector-centrality", &eigenvector), ("graph/katz-centrality", &katz)];
     for (id, input) in cases {
         let mut time = |max_iterations| median(runtime, service, id, &input(max_iterations));
-        let (short, long) = (time(4), time(12));
-        let iteration = (long - short).as_secs_f64() / 8.0;
+        let (short, long) = (time(20), time(100));
+        let iteration = (long.as_secs_f64() - short.as_secs_f64()) / 80.0;
         println!(
             "{id:<40}{:>10.4}{:>18.0} %{:>14.2}",
             iteration * 1e3,
