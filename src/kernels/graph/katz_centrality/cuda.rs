@@ -64,7 +64,8 @@ fn run_pass(
     let Vectors { contributions, values, squares } = vectors;
     let Products { block_sums, blocks_done, .. } = products;
     let (nodes, width) = (graph.num_nodes(), inputs.len() as u32);
-    let betas: Vec<f64> = inputs.iter().flat_map(|input| (0..nodes).map(|node| input.beta(node))).collect();
+    let mut betas = Vec::with_capacity(nodes * inputs.len());
+    inputs.iter().for_each(|input| input.extend_with_betas(&mut betas, nodes));
     let betas = cuda.upload(&betas)?;
     let alphas = cuda.upload(&inputs.iter().map(|input| input.alpha).collect::<Vec<f64>>())?;
     cuda.zero(values)?;

@@ -113,6 +113,16 @@ impl KatzCentralityInput {
         }
     }
 
+    /// Adds the beta of each node.
+    #[cfg(feature = "cuda")]
+    fn extend_with_betas(&self, betas: &mut Vec<f64>, num_nodes: usize) {
+        match &self.beta {
+            FloatArray::One(beta) => betas.resize(betas.len() + num_nodes, *beta),
+            FloatArray::F32(of_nodes) => betas.extend(of_nodes.iter().copied().map(f64::from)),
+            FloatArray::F64(of_nodes) => betas.extend_from_slice(of_nodes),
+        }
+    }
+
     fn check_betas(&self, num_nodes: usize) -> Result<(), InvalidInput> {
         if let Some(len) = self.beta.array_len().filter(|&len| len != num_nodes) {
             return Err(InvalidInput::new("beta", format!("{len} values, and the graph has {num_nodes} nodes")));
