@@ -329,12 +329,12 @@ fn eigenvector_and_katz_centrality_together_have_the_bits_of_runs_alone() {
         let request = |member: u32| KatzCentralityInput {
             graph: graph.clone(),
             alpha: 1e-4 * f64::from(member + 1),
-            beta: if member % 2 == 0 {
+            beta: if member.is_multiple_of(2) {
                 1.0.into()
             } else {
                 (0..nodes).map(|node| node as f64).collect::<Vec<_>>().into()
             },
-            normalized: member % 3 > 0,
+            normalized: !member.is_multiple_of(3),
             max_iterations: [60, 7, 8, 1, 25][member as usize % 5],
             tolerance: [1e-12, 1e-5, 0.0][member as usize % 3],
             ..Default::default()

@@ -206,7 +206,7 @@ impl Kernel for ShortestPath {
 
     fn info(&self) -> KernelInfo {
         let description =
-            "Distances from some nodes of a graph to all nodes, by edges or weights, with predecessors if requested.";
+            "Distances from some nodes of a graph to all or to some, by edges or weights, with paths if requested.";
         KernelInfo::new("graph/shortest-path", "1.0.0", description).cuda().pure()
     }
 
