@@ -109,11 +109,12 @@ impl<T: Element> Column for &[T] {
     }
 
     fn pad(&self, start: usize, padding: &mut [T; BLOCK]) {
+        // A column may have more rows than are computed.
+        let rows = &self[start..self.len().min(start + BLOCK)];
+        let (copies, repeats) = padding.split_at_mut(rows.len());
+        copies.copy_from_slice(rows);
         // The repeated value keeps what is computed from the padding, and thrown away, ordinary.
-        let rows = &self[start..];
-        for (index, value) in padding.iter_mut().enumerate() {
-            *value = rows[index.min(rows.len() - 1)];
-        }
+        repeats.fill(rows[rows.len() - 1]);
     }
 
     #[inline(always)]
@@ -296,4 +297,21 @@ tuples! {
     A 0 B 1 C 2 D 3 E 4 F 5 G 6 H 7;
     A 0 B 1 C 2 D 3 E 4 F 5 G 6 H 7 I 8;
     A 0 B 1 C 2 D 3 E 4 F 5 G 6 H 7 I 8 J 9;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BLOCK, Column};
+
+    #[test]
+    fn rows_at_the_end_are_padded_with_the_last_one_and_further_rows_are_left_out() {
+        let rows: Vec<f32> = (0..BLOCK + 3).map(|row| row as f32).collect();
+        let column = rows.as_slice();
+        let mut padding = column.padding();
+        column.pad(BLOCK, &mut padding);
+        assert_eq!(padding[..3], rows[BLOCK..]);
+        assert!(padding[3..].iter().all(|&value| value == rows[BLOCK + 2]));
+        column.pad(1, &mut padding);
+        assert_eq!(padding[..], rows[1..=BLOCK]);
+    }
 }
