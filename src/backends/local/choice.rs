@@ -41,8 +41,10 @@ pub(super) fn choose(devices: &DeviceSet, job: &Job, mut permits: Permits) -> Re
         let supported = permit.take().filter(|_| info.supports(kind));
         *permit = supported.map(|permit| devices.prefer_resident(permit, &operands));
     }
+    let is_only_one = permits.iter().flatten().count() == 1;
     let times = permits.each_ref().map(|permit| {
-        let permit = permit.as_ref()?;
+        // A time is only there to be compared with another.
+        let permit = permit.as_ref().filter(|_| !is_only_one)?;
         predicted_response(permit.pool(), permit.load_of_others(), job)
     });
     let best =

@@ -68,8 +68,8 @@ impl RunFuture {
         let time = profile.predict(&job).unwrap_or_default();
         // A run with a limit may be moved when it ends there.
         if job.run_limit().is_none() && profile.runs_inline(&job, time) {
-            let result =
-                job.with_context(None, |job, context| run_inline(&mut CpuWorker, profile, job, accepted, context));
+            let result = job
+                .with_context(None, |job, context| run_inline(&mut CpuWorker, profile, job, accepted, time, context));
             return ControlFlow::Break(result.map_err(JobError::from));
         }
         permit.set_predicted(time);

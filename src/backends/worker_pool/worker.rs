@@ -139,7 +139,8 @@ fn run_task<W: Worker>(
     if let Err(error) = task.run(|_, context| context.check_before_start()) {
         return Some((task, Err(error)));
     }
-    task.permit.set_predicted(predict(profile, &task.job));
+    let predicted = profile.predict(&task.job).unwrap_or_default();
+    task.permit.set_predicted(predicted);
     let needed = worker.needs(&task.job);
     let reservation = match (memory_budget, reservation) {
         (Some(memory_budget), None) if needed > 0 => match memory_budget.request(needed, task) {
@@ -157,42 +158,50 @@ fn run_task<W: Worker>(
     };
     let accepted = task.accepted;
     task.started = true;
-    let result = task.run(|job, context| run_prepared(worker, profile, job, [accepted, started], context, reservation));
+    let times = Times { accepted, started, predicted };
+    let result = task.run(|job, context| run_prepared(worker, profile, job, times, context, reservation));
     Some((task, result))
 }
 
-/// Runs a job from start to end on this thread.
+/// Runs a job of this predicted run time from start to end on this thread.
 pub(super) fn run_inline<W: Worker>(
     worker: &mut W,
     profile: &Profile,
     job: &mut Job,
     accepted: Instant,
+    predicted: Duration,
     context: &RunContext<'_>,
 ) -> Result<KernelResponse, KernelError> {
     let started = Instant::now();
     context.check_before_start()?;
-    run_prepared(worker, profile, job, [accepted, started], context, None)
+    run_prepared(worker, profile, job, Times { accepted, started, predicted }, context, None)
+}
+
+/// When a run was accepted and started, and how long it is predicted to take.
+struct Times {
+    accepted: Instant,
+    started: Instant,
+    predicted: Duration,
 }
 
 fn run_prepared<W: Worker>(
     worker: &mut W,
     profile: &Profile,
     job: &Job,
-    [accepted, started]: [Instant; 2],
+    Times { accepted, started, predicted }: Times,
     context: &RunContext<'_>,
     mut reservation: Option<Reservation>,
 ) -> Result<KernelResponse, KernelError> {
-    let estimated = predict(profile, job);
-    context.set_estimate(|| estimated);
+    context.set_estimate(|| predicted);
     let run_started = Instant::now();
     let result =
         job.run_with(context, |job, context| recovering(worker, |worker| worker.run(job, context, reservation.take())));
     let ran = run_started.elapsed();
-    profile.record_length(job, estimated, ran);
+    profile.record_length(job, predicted, ran);
     match &result {
         Ok(_) => profile.record(job, ran),
         // It would have taken longer, so the prediction stands.
-        Err(KernelError::DeadlineExceeded { .. }) if job.reached_run_limit() => profile.record(job, ran.max(estimated)),
+        Err(KernelError::DeadlineExceeded { .. }) if job.reached_run_limit() => profile.record(job, ran.max(predicted)),
         Err(_) => {}
     }
     let (output, batch_size) = result?;
@@ -201,17 +210,13 @@ fn run_prepared<W: Worker>(
     execution.device = profile.device.and_then(|device| u16::try_from(device).ok());
     execution.queued = started - accepted;
     execution.executed = run_started - started + ran;
-    execution.estimated = estimated;
+    execution.estimated = predicted;
     execution.batch_size = batch_size;
     if let Some(times) = worker.take_times(job) {
         execution.set_device_times(times);
     }
     execution.set_operands(job.operand_uses(|operand| worker.was_resident(operand)));
     Ok(job.response(output, execution))
-}
-
-fn predict(profile: &Profile, job: &Job) -> Duration {
-    profile.predict(job).unwrap_or_default()
 }
 
 /// Catches a panic of `work`, after which the worker is made usable again.
