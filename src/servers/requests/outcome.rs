@@ -13,12 +13,12 @@ pub(super) fn of_head(status: StatusCode, headers: &HeaderMap, extensions: &Exte
     if let Some(OutcomeCode(code)) = extensions.get() {
         return Some(code);
     }
-    if let Some(outcome) = of_grpc(headers) {
-        return Some(outcome);
-    }
     let is_grpc = |value: &HeaderValue| value.as_bytes().starts_with(b"application/grpc");
-    if status == StatusCode::OK && headers.get(http::header::CONTENT_TYPE).is_some_and(is_grpc) {
-        return None;
+    if headers.get(http::header::CONTENT_TYPE).is_some_and(is_grpc) {
+        let outcome = of_grpc(headers);
+        if outcome.is_some() || status == StatusCode::OK {
+            return outcome;
+        }
     }
     Some(of_status(status))
 }
