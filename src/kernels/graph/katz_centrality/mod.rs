@@ -197,9 +197,9 @@ impl Kernel for KatzCentrality {
 
     fn cost(&self, input: &KatzCentralityInput) -> Cost {
         let graph = input.graph_input();
-        let (nodes, _) = graph.claimed_size();
+        let betas = input.beta.array_len().unwrap_or(0) as u64;
         Cost {
-            bytes: graph.load_bytes().saturating_add(nodes.saturating_mul(8)),
+            bytes: graph.load_bytes().saturating_add(betas.saturating_mul(8)),
             operations: power_iteration::operations(&graph, 1, input.max_iterations),
             device_memory: device_memory(&[input]),
         }
