@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use rayon::prelude::*;
 
 use super::targets::{PathFinder, Paths, Targets, Unreached};
-use super::{ShortestPathOutput, UNREACHABLE, predecessors_at_hand};
+use super::{ShortestPathOutput, UNREACHABLE, from_each, predecessors_at_hand};
 use crate::kernels::graph::cancel_check::CancelCheck;
 use crate::kernels::graph::csr::{Adjacency, CsrGraph};
 use crate::kernels::graph::node_ranges::{for_each_range, into_values, map_ranges};
@@ -77,13 +77,7 @@ pub(super) fn search_to(
     targets: Targets<'_>,
     context: &RunContext<'_>,
 ) -> Result<ShortestPathOutput, KernelError> {
-    let finder = match targets.with_paths {
-        true => {
-            graph.make_predecessors(context)?;
-            Some(PathFinder::new(targets, graph.predecessors()))
-        }
-        false => None,
-    };
+    let finder = PathFinder::new(targets, graph, context)?;
     context.set_steps(sources.len() as u64);
     let run = |&source: &u32| -> Result<(Vec<u32>, Paths), KernelError> {
         let distances = unreachable(graph.num_nodes());
@@ -103,13 +97,9 @@ pub(super) fn search_to(
         context.advance(1);
         Ok((to_targets, paths))
     };
-    let found: Vec<_> = match sources {
-        [source] => vec![run(source)?],
-        _ => sources.par_iter().map(run).collect::<Result<_, _>>()?,
-    };
-    let (distances, paths): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+    let (distances, paths) = from_each(sources, run)?;
     let output = ShortestPathOutput { distances: distances.concat().into(), ..ShortestPathOutput::default() };
-    Ok(if targets.with_paths { output.with_paths(Paths::join(paths)) } else { output })
+    Ok(targets.finish(output, paths))
 }
 
 /// The distances before a search.

@@ -58,6 +58,7 @@ mod weighted_cuda;
 
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -295,6 +296,21 @@ impl Kernel for ShortestPath {
             (None, None) => cuda::search(&graph, &input.sources, input.predecessors, cuda),
         }
     }
+}
+
+/// Runs a search on the CPU from each source, side by side. Returns both parts of their results, in the order of the sources.
+///
+/// # Errors
+/// Those of `run`.
+fn from_each<T: Send, U: Send>(
+    sources: &[u32],
+    run: impl Fn(&u32) -> Result<(T, U), KernelError> + Send + Sync,
+) -> Result<(Vec<T>, Vec<U>), KernelError> {
+    let found: Vec<_> = match sources {
+        [source] => vec![run(source)?],
+        _ => sources.par_iter().map(run).collect::<Result<_, _>>()?,
+    };
+    Ok(found.into_iter().unzip())
 }
 
 /// Joins the outputs of the batches, of which there is mostly one.

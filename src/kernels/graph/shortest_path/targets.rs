@@ -2,9 +2,9 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{ShortestPathInput, UNREACHABLE};
+use super::{ShortestPathInput, ShortestPathOutput, UNREACHABLE};
 use crate::kernels::graph::cancel_check::CancelCheck;
-use crate::kernels::graph::csr::Adjacency;
+use crate::kernels::graph::csr::{Adjacency, CsrGraph};
 use crate::service::{Buffer, InvalidInput, KernelError, RunContext};
 
 /// What an input asks for that has target nodes.
@@ -20,6 +20,11 @@ impl<'a> Targets<'a> {
     pub(super) fn of(input: &'a ShortestPathInput) -> Option<Self> {
         let nodes = input.targets.as_deref()?;
         Some(Self { nodes, with_paths: input.paths, max_path_nodes: input.max_path_nodes })
+    }
+
+    /// Adds the paths from each source to the output, if they are requested.
+    pub(super) fn finish(&self, output: ShortestPathOutput, paths: Vec<Paths>) -> ShortestPathOutput {
+        if self.with_paths { output.with_paths(Paths::join(paths)) } else { output }
     }
 
     /// The error of paths with more nodes than the input allows.
@@ -64,7 +69,7 @@ pub(super) struct Paths {
 
 impl Paths {
     /// Joins the paths from each source, and returns where each begins, with the end, and their nodes.
-    pub(super) fn join(of_sources: Vec<Self>) -> [Buffer<u32>; 2] {
+    fn join(of_sources: Vec<Self>) -> [Buffer<u32>; 2] {
         let lengths: Vec<u32> = of_sources.iter().flat_map(|paths| paths.lengths.iter().copied()).collect();
         let nodes = of_sources.into_iter().map(|paths| paths.nodes).collect::<Vec<_>>().concat();
         [offsets(&lengths).into(), nodes.into()]
@@ -89,8 +94,20 @@ pub(super) struct PathFinder<'a> {
 }
 
 impl<'a> PathFinder<'a> {
-    pub(super) fn new(targets: Targets<'a>, predecessors: &'a Adjacency) -> Self {
-        Self { targets, predecessors, path_nodes: AtomicU64::new(0) }
+    /// Makes the predecessors of the graph; returns `None` if no paths are requested.
+    ///
+    /// # Errors
+    /// Those of [`RunContext::check`].
+    pub(super) fn new(
+        targets: Targets<'a>,
+        graph: &'a CsrGraph,
+        context: &RunContext<'_>,
+    ) -> Result<Option<Self>, KernelError> {
+        if !targets.with_paths {
+            return Ok(None);
+        }
+        graph.make_predecessors(context)?;
+        Ok(Some(Self { targets, predecessors: graph.predecessors(), path_nodes: AtomicU64::new(0) }))
     }
 
     /// Returns the targets that are reached.

@@ -100,6 +100,6 @@ impl<'a> TargetsOnDevice<'a> {
 
     /// Returns the output with the paths, if they are requested.
     pub(super) fn finish(self, output: ShortestPathOutput) -> ShortestPathOutput {
-        if self.targets.with_paths { output.with_paths(Paths::join(self.paths)) } else { output }
+        self.targets.finish(output, self.paths)
     }
 }

@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rayon::prelude::*;
 
-use super::ShortestPathOutput;
 use super::cpu::{Search, unreachable};
 use super::targets::{PathFinder, Paths, Targets, Unreached};
+use super::{ShortestPathOutput, from_each};
 use crate::kernels::graph::cancel_check::CancelCheck;
 use crate::kernels::graph::csr::{Adjacency, CsrGraph};
 use crate::kernels::graph::node_ranges::into_values;
@@ -62,11 +62,7 @@ pub(super) fn search(
         context.advance(1);
         Ok((distances, predecessors))
     };
-    let found: Vec<_> = match sources {
-        [source] => vec![run(source)?],
-        _ => sources.par_iter().map(run).collect::<Result<_, _>>()?,
-    };
-    let (distances, predecessors): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+    let (distances, predecessors) = from_each(sources, run)?;
     Ok(ShortestPathOutput {
         weighted_distances: Some(distances.concat().into()),
         predecessors: predecessors.concat().into(),
@@ -88,13 +84,7 @@ pub(super) fn search_to(
 ) -> Result<ShortestPathOutput, KernelError> {
     let successors = graph.successors();
     let width = bucket_width(graph.num_nodes(), weights);
-    let finder = match targets.with_paths {
-        true => {
-            graph.make_predecessors(context)?;
-            Some(PathFinder::new(targets, graph.predecessors()))
-        }
-        false => None,
-    };
+    let finder = PathFinder::new(targets, graph, context)?;
     context.set_steps(sources.len() as u64);
     let run = |&source: &u32| -> Result<(Vec<f64>, Paths), KernelError> {
         let search = WeightedSearch::new(successors, weights, width, context);
@@ -108,14 +98,10 @@ pub(super) fn search_to(
         context.advance(1);
         Ok((to_targets, paths))
     };
-    let found: Vec<_> = match sources {
-        [source] => vec![run(source)?],
-        _ => sources.par_iter().map(run).collect::<Result<_, _>>()?,
-    };
-    let (distances, paths): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+    let (distances, paths) = from_each(sources, run)?;
     let weighted_distances = Some(distances.concat().into());
     let output = ShortestPathOutput { weighted_distances, ..ShortestPathOutput::default() };
-    Ok(if targets.with_paths { output.with_paths(Paths::join(paths)) } else { output })
+    Ok(targets.finish(output, paths))
 }
 
 /// Davidson, Baxter, Garland and Owens, *Work-efficient parallel GPU methods for single-source shortest paths* (2014).
