@@ -31,9 +31,7 @@ mod tests;
 mod watcher;
 
 pub(crate) use call::{CallError, Callee, Caller, Closed, SendError, Waiting};
-#[cfg(test)]
-pub(crate) use child::Exit;
-pub(crate) use child::{Child, ChildConfig, Spawned};
+pub(crate) use child::{Child, ChildConfig, Exit, Spawned};
 pub(crate) use control::Control;
 pub(crate) use enter::{Inherited, enter, exit_now};
 pub(crate) use limits::{Limits, reject_sockets};

@@ -67,6 +67,7 @@ mod child;
 mod config;
 #[cfg(feature = "cuda")]
 mod cuda;
+mod device_process;
 mod faults;
 mod message;
 mod operands;

@@ -1,34 +1,29 @@
 //! [`Processes`]: the process that runs jobs, the one that stands by, and the one that runs suspects alone.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::config::ProcessConfig;
+use super::device_process::Process;
 use super::faults::Faults;
 use super::message::{Report, Setup};
-use super::operands::SentOperands;
 use super::report::LastRuns;
 use super::status::ProcessStatus;
 use super::worker::ProcessWorker;
 use crate::backends::worker_pool::{PoolState, Profile, WorkerPool};
 use crate::copy::CopyThreads;
 use crate::error::chain;
-use crate::process::{Caller, Child, ChildConfig, Control, Limits, Spawned};
+use crate::process::{Child, ChildConfig, Control, Limits, Spawned};
 use crate::request::BackendKind;
 use crate::service::{KernelError, RunContext};
-use crate::text::truncated;
 
 /// Starts of a process that fail one after the other before the device is given up.
 const MAX_FAILED_STARTS: u32 = 5;
 /// The pause after a failed start, which doubles with each.
 const MIN_PAUSE: Duration = Duration::from_millis(100);
-/// Within this a process that has closed its mailboxes has ended, and its last words are read.
-const END_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest reason for the end of a process, in bytes.
-const MAX_REASON: usize = 1024;
 /// How often a worker that waits for a process checks its request.
 const CHECK_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -66,49 +61,6 @@ struct State {
     /// Why the device was given up.
     lost: Option<KernelError>,
     closed: bool,
-}
-
-/// A process that is ready.
-pub(super) struct Process {
-    child: Child,
-    callers: Mutex<Vec<Option<Caller>>>,
-    /// The worker that was the last to make a call.
-    last_worker: AtomicUsize,
-    /// Calls in flight.
-    running: AtomicUsize,
-    /// How many calls were in flight when it ended.
-    lost_calls: OnceLock<usize>,
-    /// Why it was killed, or what it said before it ended.
-    reason: OnceLock<Reason>,
-    /// Whether everything that it said has been read, as it has ended.
-    is_silent: AtomicBool,
-    /// What it last said of its memory; null before it has.
-    usage: Mutex<serde_json::Value>,
-    pub(super) operands: SentOperands,
-}
-
-/// Why a process ended.
-#[derive(Clone, Debug)]
-enum Reason {
-    /// It said so itself: the driver's words.
-    Fault(String),
-    /// This worker's run did not end, and its process was killed.
-    Hung { worker: usize, after: Duration },
-    /// Its answers made no sense, and it was killed.
-    Corrupt(String),
-}
-
-/// What is known of a call whose process ended.
-#[derive(Clone, Debug)]
-pub(super) enum Verdict {
-    /// It was the only one, so it is the cause.
-    Guilty { reason: String },
-    /// Several were running, and any of them may be the cause.
-    Suspect { reason: String },
-    /// The process had not begun with it.
-    NotStarted,
-    /// Another one is the cause.
-    Innocent { reason: String },
 }
 
 impl Processes {
@@ -196,7 +148,7 @@ impl Processes {
     /// Returns what the process that runs jobs last said of its memory; null before it has.
     pub(crate) fn usage(&self) -> serde_json::Value {
         let active = self.shared.state.lock().active.clone();
-        active.map(|active| active.usage.lock().clone()).unwrap_or_default()
+        active.map(|active| active.usage()).unwrap_or_default()
     }
 
     /// Ends the quarantine of a kernel, for all tenants. Returns whether it was in one.
@@ -322,17 +274,7 @@ impl Shared {
                 Report::Usage(_) => {}
             }
         }
-        let process = Arc::new(Process {
-            child,
-            callers: Mutex::new(callers.into_iter().map(Some).collect()),
-            last_worker: AtomicUsize::new(0),
-            running: AtomicUsize::new(0),
-            lost_calls: OnceLock::new(),
-            reason: OnceLock::new(),
-            is_silent: AtomicBool::new(false),
-            usage: Mutex::default(),
-            operands: SentOperands::default(),
-        });
+        let process = Arc::new(Process::new(child, callers));
         self.watch(&process, control)?;
         Ok(process)
     }
@@ -344,24 +286,21 @@ impl Shared {
             while let Ok((bytes, _)) = control.recv(None) {
                 let Some(process) = of.upgrade() else { return };
                 match rmp_serde::from_slice(&bytes) {
-                    Ok(Report::Fault(reason)) => {
-                        // The first reason is the cause.
-                        let _ = process.reason.set(Reason::Fault(truncated(reason, MAX_REASON)));
-                    }
-                    Ok(Report::Usage(usage)) => *process.usage.lock() = usage,
+                    Ok(Report::Fault(reason)) => process.has_faulted(reason),
+                    Ok(Report::Usage(usage)) => process.set_usage(usage),
                     Ok(Report::Ready(_) | Report::Failed(_)) | Err(_) => {
                         process.kill_corrupt("it sent a report that made no sense".to_owned());
                     }
                 }
             }
             if let Some(process) = of.upgrade() {
-                process.is_silent.store(true, Ordering::Release);
+                process.has_fallen_silent();
             }
         };
         let started = std::thread::Builder::new().name("process-reports".to_owned()).spawn(read);
         started.map_err(|error| format!("a thread did not start: {error}"))?;
         let (shared, of) = (Arc::downgrade(self), Arc::downgrade(process));
-        process.child.on_exit(move |_| {
+        process.on_exit(move || {
             if let (Some(shared), Some(process)) = (shared.upgrade(), of.upgrade()) {
                 shared.replace(&process);
             }
@@ -383,8 +322,8 @@ impl Shared {
         }
         drop(state);
         self.changed.notify_all();
-        let (device, pid) = (self.device_name(), process.child.pid());
-        let exit = process.child.exit().map(tracing::field::display);
+        let (device, pid) = (self.device_name(), process.pid());
+        let exit = process.exit().map(tracing::field::display);
         tracing::warn!(device, pid, exit, "a device process has ended, and is replaced");
     }
 
@@ -425,7 +364,7 @@ impl Shared {
     ) -> Result<R, KernelError> {
         let waiting = Suspect::new(self);
         let mut solitary = waiting.lock(context)?;
-        let process = match solitary.take().filter(|process| process.child.exit().is_none()) {
+        let process = match solitary.take().filter(|process| process.exit().is_none()) {
             Some(process) => process,
             None => self.start_process(1).map_err(|reason| KernelError::DeviceLost {
                 device: self.device_name().into(),
@@ -472,7 +411,7 @@ impl Shared {
     /// Returns the process ids of the process that runs jobs and of the standby.
     pub(super) fn pids(&self) -> (Option<u32>, Option<u32>) {
         let state = self.state.lock();
-        let pid = |process: &Option<Arc<Process>>| process.as_ref().map(|process| process.child.pid());
+        let pid = |process: &Option<Arc<Process>>| process.as_ref().map(|process| process.pid());
         (pid(&state.active), pid(&state.standby))
     }
 
@@ -517,96 +456,5 @@ impl Drop for Suspect<'_> {
         {
             *solitary = None;
         }
-    }
-}
-
-impl Process {
-    /// Takes the mailbox of a worker; `None` if it has been taken.
-    pub(super) fn take_caller(&self, worker: usize) -> Option<Caller> {
-        self.last_worker.store(worker, Ordering::Relaxed);
-        self.callers.lock().get_mut(worker)?.take()
-    }
-
-    /// Wakes the partner of the worker that is the most likely to have the next job.
-    fn wake(&self) {
-        let callers = self.callers.lock();
-        if let Some(Some(caller)) = callers.get(self.last_worker.load(Ordering::Relaxed)) {
-            caller.wake();
-        }
-    }
-
-    fn has_caller(&self, worker: usize) -> bool {
-        self.callers.lock().get(worker).is_some_and(Option::is_some)
-    }
-
-    /// Gives the mailbox of a worker back.
-    pub(super) fn put_caller(&self, worker: usize, caller: Caller) {
-        self.callers.lock()[worker] = Some(caller);
-    }
-
-    pub(super) fn pid(&self) -> u32 {
-        self.child.pid()
-    }
-
-    /// Counts a call for as long as the guard lives.
-    pub(super) fn begin(&self) -> Running<'_> {
-        self.running.fetch_add(1, Ordering::AcqRel);
-        Running(self)
-    }
-
-    /// Kills the process, as a worker's run does not end.
-    pub(super) fn kill_hung(&self, worker: usize, after: Duration) {
-        self.kill(Reason::Hung { worker, after });
-    }
-
-    /// Kills the process, as it sends nonsense.
-    pub(super) fn kill_corrupt(&self, what: String) {
-        self.kill(Reason::Corrupt(what));
-    }
-
-    fn kill(&self, reason: Reason) {
-        // The first reason is the cause.
-        let _ = self.reason.set(reason);
-        self.child.kill();
-    }
-
-    /// Judges a worker's call that this process did not end, as it has ended itself. `was_taken` says whether the process had
-    /// begun with it.
-    pub(super) fn judge(&self, worker: usize, was_taken: bool) -> Verdict {
-        let calls = *self.lost_calls.get_or_init(|| self.running.load(Ordering::Acquire));
-        let exit = self.wait_for_exit();
-        let reason = self.reason.get_or_init(|| Reason::Fault(exit));
-        match reason {
-            _ if !was_taken => Verdict::NotStarted,
-            Reason::Fault(reason) | Reason::Corrupt(reason) if calls == 1 => Verdict::Guilty { reason: reason.clone() },
-            Reason::Fault(reason) | Reason::Corrupt(reason) => Verdict::Suspect { reason: reason.clone() },
-            Reason::Hung { worker: hung, after } => {
-                let reason = format!("a run did not end within {} s of its cancellation", after.as_secs_f64());
-                if *hung == worker { Verdict::Guilty { reason } } else { Verdict::Innocent { reason } }
-            }
-        }
-    }
-
-    /// Waits until the process is seen to have ended and everything that it said was read. Returns how it ended.
-    fn wait_for_exit(&self) -> String {
-        let start = Instant::now();
-        loop {
-            match self.child.exit() {
-                Some(exit) if self.is_silent.load(Ordering::Acquire) || start.elapsed() > END_TIMEOUT => {
-                    return format!("the process ended with {exit}");
-                }
-                None if start.elapsed() > END_TIMEOUT => self.child.kill(),
-                _ => std::thread::sleep(CHECK_INTERVAL),
-            }
-        }
-    }
-}
-
-/// A call in flight.
-pub(super) struct Running<'a>(&'a Process);
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::AcqRel);
     }
 }

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::device_process::{Process, Verdict};
 use super::message::{self, DeviceTimesRecord, Done, Reader, Run, SentError, StoredOperand, StoredTensor};
-use super::processes::{Process, Shared, Verdict};
+use super::processes::Shared;
 use super::report;
 use crate::backends::worker_pool::{Reservation, Worker};
 use crate::error::{Classify, ErrorKind, chain};
